@@ -1,0 +1,57 @@
+"""Learning curves of shallow neural networks on data from real generative models, by Gaussian equivalence.
+
+    import gaussequiv as ge
+    from gaussequiv import generators, simulation, report
+
+Names are imported when they are first used: `import gaussequiv` loads neither torch nor matplotlib.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gaussequiv import generators as generators
+    from gaussequiv import report as report
+    from gaussequiv import simulation as simulation
+    from gaussequiv.errors import InputError as InputError
+    from gaussequiv.errors import StorageError as StorageError
+    from gaussequiv.maths.activations import Activation as Activation
+    from gaussequiv.maths.solvers import Status as Status
+    from gaussequiv.models.curves import Curve as Curve
+    from gaussequiv.models.gaussian import GaussianModel as GaussianModel
+    from gaussequiv.models.networks import OrderParameters as OrderParameters
+    from gaussequiv.models.networks import TwoLayer as TwoLayer
+    from gaussequiv.models.problems import OnlineSGD as OnlineSGD
+    from gaussequiv.models.problems import log_times as log_times
+    from gaussequiv.theory import predict as predict
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Activation": "maths.activations",
+    "Curve": "models.curves",
+    "GaussianModel": "models.gaussian",
+    "InputError": "errors",
+    "OnlineSGD": "models.problems",
+    "OrderParameters": "models.networks",
+    "Status": "maths.solvers",
+    "StorageError": "errors",
+    "TwoLayer": "models.networks",
+    "log_times": "models.problems",
+    "predict": "theory",
+}
+_ROOMS = ("generators", "report", "simulation")
+
+__all__ = [*_HOMES, *_ROOMS]  # noqa: PLE0604 (names, all strings)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"gaussequiv.{_HOMES[name]}"), name)
+    if name in _ROOMS:
+        return import_module(f"gaussequiv.{name}")
+    raise AttributeError(f"module 'gaussequiv' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,10 @@
+"""Generators (torch): any module as a seeded map, the zoo, training, and the estimate of the equivalent Gaussian model."""
+
+from gaussequiv.generators.estimation import estimate as estimate
+from gaussequiv.generators.generator import Generator as Generator
+from gaussequiv.generators.zoo import DCGAN as DCGAN
+from gaussequiv.generators.zoo import dcgan as dcgan
+from gaussequiv.generators.zoo import deep_random as deep_random
+from gaussequiv.generators.zoo import gaussian_matrix as gaussian_matrix
+from gaussequiv.generators.zoo import load as load
+from gaussequiv.generators.zoo import single_layer as single_layer

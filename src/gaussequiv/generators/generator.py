@@ -1,0 +1,154 @@
+"""`Generator`: any torch module or callable as a seeded map from latents to flat inputs, x = G(c) with c ~ N(0, I_D)."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gaussequiv.errors import InputError
+from gaussequiv.models.streams import as_rng
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Generator:
+    r"""A generative model $x = G(c)$, $c \sim N(0, I_D)$, as a map of flat latents to flat inputs.
+
+    A `torch.nn.Module` is copied and the copy is put into evaluation mode, so the user's module keeps its state and a
+    generator never changes; any other callable of one tensor is used as it is. The global random state is untouched.
+
+    Args:
+        module: map of a batch of latents, shape (n, *latent), to a batch of outputs, shape (n, ...).
+        latent: shape of one latent as the module wants it: `100`, `(100, 1, 1)`, ...; D is its product.
+        dtype: of latents and inputs; by default the module's own (float32 for a module without parameters).
+        device: where the module runs.
+        batch_size: the largest number of latents given to the module at once.
+        name: for messages, files and figures.
+
+    Raises:
+        InputError: not callable, an empty latent, an unknown device, or a module that cannot be copied.
+
+    """
+
+    module: Callable[[Tensor], Tensor]
+    latent: int | tuple[int, ...]
+    dtype: torch.dtype | None = None
+    device: str | torch.device = "cpu"
+    batch_size: int = 256
+    name: str = "generator"
+    _map: Callable[[Tensor], Tensor] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        shape = (self.latent,) if isinstance(self.latent, int) else tuple(self.latent)
+        if not callable(self.module):
+            raise InputError(f"the generator is a {type(self.module).__name__}; expected a torch module or a callable")
+        if not shape or any(not isinstance(size, int) or size < 1 for size in shape):
+            raise InputError(f"latent={self.latent!r}; expected the shape of one latent, such as 100 or (100, 1, 1)")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size={self.batch_size}; expected at least 1")
+        put = object.__setattr__
+        put(self, "latent", shape)
+        put(self, "device", _device(self.device))
+        put(self, "dtype", self.dtype or _own_dtype(self.module))
+        put(self, "_map", self._copied())
+
+    @property
+    def latent_dim(self) -> int:
+        """D, the number of latent variables."""
+        return math.prod(self.latent)  # type: ignore[arg-type]
+
+    @cached_property
+    def input_dim(self) -> int:
+        """N, the number of inputs: the size of the flattened output of one latent."""
+        return self.push(torch.zeros(2, self.latent_dim, dtype=self.dtype, device=self.device)).shape[1]
+
+    def to(
+        self,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        batch_size: int | None = None,
+    ) -> "Generator":
+        """The same generator on another device, in another precision, or in other batches."""
+        return Generator(
+            self.module,
+            self.latent,
+            dtype=dtype or self.dtype,
+            device=device or self.device,
+            batch_size=batch_size or self.batch_size,
+            name=self.name,
+        )
+
+    def push(self, latents: Tensor) -> Tensor:
+        """Map a flat batch of latents (n, D) to flat inputs (n, N), on the generator's device and in its dtype.
+
+        Raises:
+            InputError: the module fails, returns a wrong shape, or a NaN or an infinity.
+
+        """
+        if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
+            raise InputError(f"the latents have shape {tuple(latents.shape)}; expected (n, {self.latent_dim})")
+        latents = latents.to(device=self.device, dtype=self.dtype)
+        with torch.inference_mode(), torch.random.fork_rng(devices=[], enabled=True):
+            outputs = [self._push_batch(batch) for batch in latents.split(self.batch_size)]
+        return torch.cat(outputs)
+
+    def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
+        """Draw `n` latents c ~ N(0, I_D) and their inputs: arrays (n, D) and (n, N) in the module's dtype."""
+        if n < 1:
+            raise InputError(f"{n} samples were asked for; expected at least 1")
+        draws = torch.from_numpy(as_rng(rng).standard_normal((n, self.latent_dim))).to(self.dtype)
+        return draws.numpy(), self.push(draws).cpu().numpy()
+
+    def _push_batch(self, latents: Tensor) -> Tensor:
+        n = len(latents)
+        try:
+            out = self._map(latents.reshape(n, *self.latent))  # type: ignore[misc]
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            sentence = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"{self.name} failed on latents of shape {(n, *self.latent)}: {sentence}; "  # type: ignore[misc]
+                f"is latent={self.latent} the shape that the module expects?"
+            ) from error
+        if not isinstance(out, Tensor):
+            raise InputError(f"{self.name} returned a {type(out).__name__}; expected one tensor of shape ({n}, ...)")
+        if out.ndim < 2 or len(out) != n:
+            raise InputError(f"{self.name} returned shape {tuple(out.shape)} for {n} latents; expected ({n}, ...)")
+        if not torch.isfinite(out).all():
+            raise InputError(f"{self.name} returned a NaN or an infinity; check its weights and its dtype {self.dtype}")
+        return out.reshape(n, -1).to(self.dtype)
+
+    def _copied(self) -> Callable[[Tensor], Tensor]:
+        if not isinstance(self.module, nn.Module):
+            return self.module
+        try:
+            module = copy.deepcopy(self.module)
+        except (RuntimeError, TypeError) as error:
+            raise InputError(f"{self.name} cannot be copied ({error}); pass a function that calls it") from error
+        return module.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+
+
+def _own_dtype(module: Any) -> torch.dtype:
+    if isinstance(module, nn.Module):
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+    return torch.float32
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {str(device)!r} is not there ({str(error).splitlines()[0]}); use 'cpu'") from error
+    return chosen

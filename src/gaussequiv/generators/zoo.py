@@ -1,0 +1,268 @@
+"""The zoo: single-layer and deep random generators, random and trained DCGANs, `load` for names and files.
+
+Weights are a pure function of the seed: they are drawn from our own streams, never from torch's global one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gaussequiv.errors import InputError
+from gaussequiv.generators.generator import Generator
+from gaussequiv.models.storage import load_arrays, save_arrays
+from gaussequiv.models.streams import Purpose, stream
+
+WEIGHTS = Path(__file__).parent / "weights"
+TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sign": torch.sign,
+    "erf": lambda z: torch.erf(z / 2**0.5),
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "linear": lambda z: z,
+}
+
+
+# --- fully connected random generators ----------------------------------------------------------------------
+
+
+class Dense(nn.Module):
+    r"""$x_l = \sigma(F_l x_{l-1})$ for a list of matrices $F_l$, all with the same activation."""
+
+    def __init__(self, matrices: Sequence[Tensor], activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.activation = activation
+        self.layers = nn.ParameterList([nn.Parameter(F, requires_grad=False) for F in matrices])
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Inputs (n, N) of a batch of latents (n, D)."""
+        x = latents
+        for F in self.layers:
+            x = self.activation(x @ F.T)
+        return x
+
+
+def single_layer(F: Any, activation: str | Callable[[Tensor], Tensor] = "sign") -> Generator:
+    r"""The generator $x = \sigma(F c)$ with the rows of $F$, shape (N, D), as given (no hidden rescaling)."""
+    matrix = torch.as_tensor(np.array(F))
+    if matrix.ndim != 2 or matrix.numel() == 0:
+        raise InputError(f"F has shape {tuple(matrix.shape)}; expected (N, D), one row per input")
+    if not torch.isfinite(matrix).all():
+        raise InputError("F holds a NaN or an infinity; expected finite numbers")
+    matrix = matrix if matrix.is_floating_point() else matrix.double()
+    module = Dense([matrix], torch_activation(activation))
+    return Generator(module, latent=matrix.shape[1], name="single-layer")
+
+
+def deep_random(
+    widths: Sequence[int], activation: str | Callable[[Tensor], Tensor] = "sign", seed: int = 0
+) -> Generator:
+    r"""The generator $x = \sigma(F_L \cdots \sigma(F_1 c))$ with $F_{ij} \sim N(0, 1/\text{fan-in})$.
+
+    `widths` are D, the widths of the hidden layers, and N.
+    """
+    if len(widths) < 2:
+        raise InputError(f"widths={tuple(widths)}; expected at least (D, N)")
+    pairs = enumerate(zip(widths[1:], widths[:-1], strict=True))
+    matrices = [torch.from_numpy(gaussian_matrix(rows, columns, seed, layer=layer)) for layer, (rows, columns) in pairs]
+    return Generator(Dense(matrices, torch_activation(activation)), latent=widths[0], name="deep-random")
+
+
+def gaussian_matrix(rows: int, columns: int, seed: int = 0, *, layer: int = 0) -> np.ndarray[Any, np.dtype[np.float64]]:
+    r"""A matrix with entries $F_{ij} \sim N(0, 1/\text{columns})$: rows have norm one on average."""
+    if rows < 1 or columns < 1:
+        raise InputError(f"a matrix of shape ({rows}, {columns}) was asked for; expected positive sizes")
+    draws = stream(seed, Purpose.WEIGHTS, chunk=layer).standard_normal((rows, columns))
+    return np.asarray(draws / np.sqrt(columns))
+
+
+def torch_activation(activation: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The torch form of an activation: by name, or the callable itself."""
+    if not isinstance(activation, str):
+        return activation
+    if activation not in TORCH_ACTIVATIONS:
+        raise InputError(
+            f"unknown activation {activation!r}; expected one of {', '.join(TORCH_ACTIVATIONS)} or a callable"
+        )
+    return TORCH_ACTIVATIONS[activation]
+
+
+# --- convolutional generators -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DCGANShape:
+    """Sizes of a DCGAN generator: transposed convolutions from (latent, 1, 1) to (channels, size, size).
+
+    The first one makes a map of `base` x `base` pixels with `widths[0]` channels; each further width doubles
+    the map (kernel 4, stride 2); the last one doubles it once more or, if `size` is reached, is 1 x 1.
+    """
+
+    latent: int
+    widths: tuple[int, ...]
+    base: int
+    channels: int
+    size: int
+
+    def __post_init__(self) -> None:
+        grown = self.base * 2 ** (len(self.widths) - 1)
+        if self.size not in (grown, 2 * grown):
+            raise InputError(
+                f"a DCGAN of these widths makes {grown} or {2 * grown} pixels; size={self.size} was asked for"
+            )
+
+
+PAPER_DCGAN = DCGANShape(latent=100, widths=(512, 256, 128, 64), base=4, channels=3, size=32)
+GREY_DCGAN = DCGANShape(latent=100, widths=(64, 48), base=7, channels=1, size=28)
+
+
+class DCGAN(nn.Module):
+    """The generator of Radford, Metz and Chintala (arXiv:1511.06434): batch normalisation, ReLU, and tanh."""
+
+    def __init__(self, shape: DCGANShape) -> None:
+        super().__init__()
+        self.shape = shape
+        with torch.random.fork_rng(devices=[]):  # the layers draw initial weights from the global stream
+            self.layers = nn.Sequential(*_dcgan_layers(shape), nn.Tanh())
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Images (n, channels, size, size) of a batch of latents (n, latent, 1, 1)."""
+        images: Tensor = self.layers(latents)
+        return images
+
+
+def dcgan(shape: DCGANShape = GREY_DCGAN, *, seed: int = 0) -> Generator:
+    """A DCGAN with random weights, N(0, 0.02^2) as at the start of its training.
+
+    Batch normalisation is used in evaluation mode, as in a trained one; its running statistics are those of
+    1,024 latents, layer by layer, so that every layer has unit variance before its ReLU.
+    """
+    module = DCGAN(shape)
+    draw_weights(module, seed)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        recompute_statistics(module, latents(seed, 1024, shape))
+    return _as_generator(module, "dcgan-random" if shape == GREY_DCGAN else "dcgan-random-32")
+
+
+def latents(seed: int, n: int, shape: DCGANShape, chunk: int = 0) -> Tensor:
+    """Latent maps (n, latent, 1, 1), standard normal, from the stream of the weights."""
+    rng = stream(seed, Purpose.WEIGHTS, chunk=chunk, lane=1)
+    return torch.from_numpy(rng.standard_normal((n, shape.latent, 1, 1), dtype=np.float32))
+
+
+def draw_weights(module: nn.Module, seed: int, lane: int = 0) -> None:
+    """Convolutions N(0, 0.02^2), scales of the normalisations N(1, 0.02^2), biases 0 (as Radford et al.)."""
+    rng = stream(seed, Purpose.WEIGHTS, lane=lane)
+    for layer in module.modules():
+        mean = 1.0 if isinstance(layer, nn.BatchNorm2d) else 0.0
+        if isinstance(layer, nn.BatchNorm2d | nn.Conv2d | nn.ConvTranspose2d):
+            draws = mean + 0.02 * rng.standard_normal(tuple(layer.weight.shape))
+            with torch.no_grad():
+                layer.weight.copy_(torch.from_numpy(draws))
+                if layer.bias is not None:
+                    layer.bias.zero_()
+
+
+def recompute_statistics(module: nn.Module, batch: Tensor) -> None:
+    """Set the running mean and variance of every batch normalisation to those of one large batch."""
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 1.0
+    module.train()
+    module(batch)
+    module.eval()
+    for layer, momentum in zip(norms, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _dcgan_layers(shape: DCGANShape) -> list[nn.Module]:
+    layers: list[nn.Module] = [nn.ConvTranspose2d(shape.latent, shape.widths[0], shape.base, bias=False)]
+    for narrow, wide in zip(shape.widths[1:], shape.widths[:-1], strict=True):
+        layers += [*_normalised(wide), nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False)]
+    last = shape.widths[-1]
+    done = shape.base * 2 ** (len(shape.widths) - 1) == shape.size
+    final = nn.ConvTranspose2d(last, shape.channels, 1) if done else nn.ConvTranspose2d(last, shape.channels, 4, 2, 1)
+    return [*layers, *_normalised(last), final]
+
+
+def _normalised(width: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(width), nn.ReLU()]
+
+
+# --- names and files ----------------------------------------------------------------------------------------
+
+
+def save(module: DCGAN, path: str | Path, card: dict[str, Any]) -> None:
+    """Save the weights of a DCGAN, in float16, with its sizes and a card of its data and its training."""
+    arrays = {key: _as_stored(tensor) for key, tensor in module.state_dict().items()}
+    shape = {"latent": module.shape.latent, "widths": list(module.shape.widths), "base": module.shape.base}
+    shape |= {"channels": module.shape.channels, "size": module.shape.size}
+    save_arrays(path, "generator", arrays, {"architecture": "dcgan", "shape": shape, "card": card})
+
+
+def load(name: str | Path) -> Generator:
+    """A generator by the name of the zoo or from a file that `gaussequiv train` wrote.
+
+    Raises `InputError` for an unknown name, a missing file, a foreign file, or weights that do not fit.
+    """
+    if str(name) in NAMES:
+        return NAMES[str(name)]()
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        raise InputError(f"unknown generator {str(name)!r}; expected one of {', '.join(NAMES)}, or a .safetensors file")
+    return _load_file(path, path.stem)
+
+
+def card(name: str | Path) -> dict[str, Any]:
+    """The model card of shipped or saved weights: data, licence, recipe, seed, figures of quality."""
+    path = WEIGHTS / f"{SHIPPED[str(name)]}.safetensors" if str(name) in SHIPPED else Path(name)
+    metadata = load_arrays(path, "generator")[1]
+    found: dict[str, Any] = metadata["card"]
+    return found
+
+
+def _load_file(path: Path, name: str) -> Generator:
+    arrays, metadata = load_arrays(path, "generator")
+    try:
+        sizes = metadata["shape"]
+        module = DCGAN(DCGANShape(**{**sizes, "widths": tuple(sizes["widths"])}))
+        module.load_state_dict({key: torch.from_numpy(array).float() for key, array in arrays.items()})
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"the weights in {path} do not fit a DCGAN ({str(error).splitlines()[0]})") from error
+    return _as_generator(module, name)
+
+
+def _as_generator(module: DCGAN, name: str) -> Generator:
+    """Convolutions are half as fast again with their channels last (measured on CPU, docs/validation.md)."""
+    fast: DCGAN = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Generator(fast, latent=(module.shape.latent, 1, 1), name=name)
+
+
+def _as_stored(tensor: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+    array = tensor.detach().cpu().numpy()
+    return array.astype(np.float16) if array.dtype.kind == "f" else array
+
+
+DCGAN_WEIGHTS = "dcgan-fashion-mnist"
+SHIPPED = {"dcgan": DCGAN_WEIGHTS, "dcgan-fashion-mnist": DCGAN_WEIGHTS}
+NAMES: dict[str, Callable[[], Generator]] = {
+    "dcgan": lambda: _load_file(WEIGHTS / f"{DCGAN_WEIGHTS}.safetensors", DCGAN_WEIGHTS),
+    "dcgan-fashion-mnist": lambda: _load_file(WEIGHTS / f"{DCGAN_WEIGHTS}.safetensors", DCGAN_WEIGHTS),
+    "dcgan-random": lambda: dcgan(GREY_DCGAN),
+    "dcgan-random-32": lambda: dcgan(PAPER_DCGAN),
+    "single-layer": lambda: single_layer(gaussian_matrix(1000, 500), "sign"),
+    "deep-random": lambda: deep_random((500, 500, 500, 1000), "sign"),
+}
+DESCRIPTIONS = {
+    "dcgan": "small DCGAN trained on Fashion-MNIST, 28 x 28 grey",
+    "dcgan-fashion-mnist": "the same",
+    "dcgan-random": "the small DCGAN with random weights",
+    "dcgan-random-32": "the paper's DCGAN, 3 x 32 x 32, with random weights",
+    "single-layer": "sign(F c) with Gaussian F",
+    "deep-random": "three layers of sign units with Gaussian weights",
+}

@@ -1,0 +1,1 @@
+"""The ground: Gaussian averages, activations and solvers, with no notion of learning."""

@@ -1,0 +1,1 @@
+"""The hall: the frozen nouns that generators, theory and simulation share."""

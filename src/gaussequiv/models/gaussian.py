@@ -1,0 +1,218 @@
+r"""`GaussianModel`: the Gaussian law of latents and inputs that stands for a generator.
+
+Letters: latents c in $R^D$, inputs x in $R^N$, $\Omega = \mathrm{Cov}(x, x)$, $\Phi = \mathrm{Cov}(x, c)$ of shape (N, D),
+$\Psi = \mathrm{Cov}(c, c)$.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from gaussequiv.errors import InputError
+from gaussequiv.maths import averages
+from gaussequiv.maths.activations import Activation, activation
+from gaussequiv.maths.averages import Array
+from gaussequiv.models.storage import load_arrays, save_arrays
+from gaussequiv.models.streams import as_rng
+
+BOUNDARY = 1e-10  # a joint covariance may have eigenvalues down to minus this part of its largest
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianModel:
+    r"""The joint Gaussian law of latents and inputs with covariance $[[\Omega, \Phi], [\Phi^T, \Psi]]$.
+
+    Args:
+        Omega: covariance of the inputs, (N, N).
+        Phi: covariance of inputs and latents, (N, D).
+        Psi: covariance of the latents, (D, D); the identity if left out.
+        mean_x: mean of the inputs, (N,); zero if left out.
+        mean_c: mean of the latents, (D,); zero if left out.
+        standard_errors: of Omega, Phi, mean_x (their shapes) and rho (modes), where the model was estimated.
+        provenance: where the numbers came from, plain JSON values.
+
+    Raises:
+        InputError: wrong shapes, NaN, or matrices that are not one joint covariance (an eigenvalue below -1e-10 of the
+            largest; the boundary is valid: a singular Omega, or Phi = Omega).
+
+    """
+
+    Omega: Array
+    Phi: Array
+    Psi: Array = None  # type: ignore[assignment]
+    mean_x: Array = None  # type: ignore[assignment]
+    mean_c: Array = None  # type: ignore[assignment]
+    standard_errors: Mapping[str, Array] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Omega, Phi = _matrix("Omega", self.Omega), _matrix("Phi", self.Phi)
+        N, D = Phi.shape
+        given = {
+            "Omega": (Omega, (N, N)),
+            "Psi": (np.eye(D) if self.Psi is None else _matrix("Psi", self.Psi), (D, D)),
+            "mean_x": (np.zeros(N) if self.mean_x is None else _array("mean_x", self.mean_x), (N,)),
+            "mean_c": (np.zeros(D) if self.mean_c is None else _array("mean_c", self.mean_c), (D,)),
+        }
+        for name, (array, shape) in given.items():
+            if array.shape != shape:
+                raise InputError(f"{name} has shape {array.shape}; with Phi of shape ({N}, {D}) expected {shape}")
+        for name in ("Omega", "Psi"):
+            array = given[name][0]
+            if np.abs(array - array.T).max() > BOUNDARY * np.abs(array).max():
+                raise InputError(f"{name} is not symmetric; expected a covariance, such as ({name} + {name}.T) / 2")
+        put = object.__setattr__
+        put(self, "Phi", _frozen(Phi))
+        for name, (array, _) in given.items():
+            symmetric = (array + array.T) / 2 if array.ndim == 2 else array
+            put(self, name, _frozen(symmetric))
+        _require_one_covariance(self.Omega, self.Phi, self.Psi)
+
+    # --- special models ---
+
+    @classmethod
+    def isotropic(cls, N: int) -> "GaussianModel":
+        """White inputs that are the latents themselves: D = N, c = x, Omega = Phi = Psi = I."""
+        if N < 1:
+            raise InputError(f"N={N}; expected at least one input")
+        return cls(np.eye(N), np.eye(N), provenance={"source": "isotropic"})
+
+    @classmethod
+    def single_layer(
+        cls, F: Any, activation: "str | Activation | Callable[[Array], Array]" = "sign"
+    ) -> "GaussianModel":
+        r"""Exact moments of $x = \sigma(F c)$, $c \sim N(0, I_D)$, with the rows of F, shape (N, D), as given.
+
+        With $S = F F^T$: $\Omega_{ij} = E \sigma(u_i)\sigma(u_j) - m_i m_j$ for fields of covariance $S$,
+        $m_i = E \sigma(u_i)$, and by Stein's lemma $\Phi = \mathrm{diag}(E \sigma'(u_i))\, F$. No large-N approximation is
+        made (theory.md 2.4).
+
+        Raises:
+            InputError: F is not a matrix, holds a NaN, or has a zero row while the activation jumps at zero.
+
+        """
+        return _single_layer(cls, _matrix("F", F), _activation(activation))
+
+    # --- what follows from the moments ---
+
+    @property
+    def input_dim(self) -> int:
+        """N, the number of inputs."""
+        return int(self.Phi.shape[0])
+
+    @property
+    def latent_dim(self) -> int:
+        """D, the number of latents."""
+        return int(self.Phi.shape[1])
+
+    @property
+    def spectrum(self) -> Array:
+        """Eigenvalues rho of Omega, ascending, shape (N,)."""
+        return self.eigenmodes[0]
+
+    @cached_property
+    def eigenmodes(self) -> tuple[Array, Array]:
+        """Eigenvalues (N,), ascending and not negative, and orthonormal eigenvectors (N, N) of Omega, as columns."""
+        rho, E = scipy.linalg.eigh(self.Omega)
+        return _frozen(np.maximum(rho, 0.0)), _frozen(E)
+
+    def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
+        """Draw `n` latents (n, D) and inputs (n, N) of the Gaussian law: the generator's Gaussian twin."""
+        if n < 1:
+            raise InputError(f"{n} samples were asked for; expected at least 1")
+        rng = as_rng(rng)
+        latents = rng.standard_normal((n, self.latent_dim)) @ self._factors[0]
+        inputs = latents @ self._factors[1] + rng.standard_normal((n, self.input_dim)) @ self._factors[2]
+        return latents + self.mean_c, inputs + self.mean_x
+
+    @cached_property
+    def _factors(self) -> tuple[Array, Array, Array]:
+        """Roots of Psi and of the residual covariance, and the regression of x on c, all to be multiplied from the right."""
+        regression = np.linalg.pinv(self.Psi, hermitian=True) @ self.Phi.T
+        residual = self.Omega - self.Phi @ regression
+        return _root(self.Psi), regression, _root((residual + residual.T) / 2)
+
+    # --- files ---
+
+    def save(self, path: str | Path) -> None:
+        """Save as one safetensors file with a checksum, atomically."""
+        arrays = {name: getattr(self, name) for name in ("Omega", "Phi", "Psi", "mean_x", "mean_c")}
+        arrays |= {f"standard_error_{name}": value for name, value in self.standard_errors.items()}
+        save_arrays(path, "model", arrays, dict(self.provenance))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "GaussianModel":
+        """Load what `save` saved; refuses missing, foreign, damaged and newer files in one sentence."""
+        arrays, provenance = load_arrays(path, "model")
+        mark = "standard_error_"
+        errors = {name.removeprefix(mark): arrays.pop(name) for name in list(arrays) if name.startswith(mark)}
+        return cls(**arrays, standard_errors=errors, provenance=provenance)
+
+    def __repr__(self) -> str:
+        return f"GaussianModel(N={self.input_dim}, D={self.latent_dim}, source={self.provenance.get('source', 'arrays')!r})"
+
+
+def _single_layer(cls: type[GaussianModel], F: Array, sigma: Activation) -> GaussianModel:
+    S = F @ F.T
+    variance = np.diag(S).copy()
+    if np.any(variance == 0) and sigma.name != "linear":
+        raise InputError(f"row {int(np.argmin(variance))} of F is zero; expected rows of positive norm")
+    mean = sigma.mean(variance)
+    Omega = sigma.product(sigma, variance[:, None], variance[None, :], S)
+    np.fill_diagonal(Omega, averages.single(lambda u: sigma(u) ** 2, variance))
+    Omega -= np.outer(mean, mean)
+    Phi = sigma.slope(variance)[:, None] * F
+    source = {"source": "single_layer", "activation": sigma.name}
+    return cls((Omega + Omega.T) / 2, Phi, mean_x=mean, provenance=source)
+
+
+def _require_one_covariance(Omega: Array, Phi: Array, Psi: Array) -> None:
+    joint = np.block([[Omega, Phi], [Phi.T, Psi]])
+    scale = max(float(np.trace(joint)) / len(joint), 0.0)
+    try:  # a Cholesky factor of the slightly shifted matrix settles the common case at a tenth of the cost
+        scipy.linalg.cholesky(joint + BOUNDARY * scale * np.eye(len(joint)), lower=True, overwrite_a=True)
+    except scipy.linalg.LinAlgError:
+        eigenvalues = scipy.linalg.eigvalsh(joint)
+        smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
+        if smallest < -BOUNDARY * max(largest, 0.0):
+            raise InputError(
+                f"Omega, Phi and Psi are not the covariance of one Gaussian: the joint matrix has the eigenvalue "
+                f"{smallest:.2e} (largest {largest:.2e}). Estimate all three from the same samples, or with more of them"
+            ) from None
+
+
+def _root(covariance: Array) -> Array:
+    """A symmetric square root; rounding below zero is cut (the constructor has refused anything larger)."""
+    values, vectors = scipy.linalg.eigh(covariance)
+    return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+
+
+def _matrix(name: str, value: Any) -> Array:
+    array = _array(name, value)
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(f"{name} has shape {array.shape}; expected a matrix")
+    return array
+
+
+def _array(name: str, value: Any) -> Array:
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is not an array of numbers ({error})") from error
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} holds a NaN or an infinity; expected finite numbers")
+    return array
+
+
+def _frozen(array: Array) -> Array:
+    array = np.ascontiguousarray(array)
+    array.flags.writeable = False
+    return array
+
+
+_activation = activation

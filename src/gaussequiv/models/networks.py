@@ -1,0 +1,110 @@
+r"""Two-layer networks and the order parameters of a student that learns from a teacher."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gaussequiv.errors import InputError
+from gaussequiv.maths.activations import Activation, activation
+from gaussequiv.maths.averages import Array
+from gaussequiv.models.gaussian import _array, _frozen, _matrix
+from gaussequiv.models.streams import Purpose, stream
+
+
+@dataclass(frozen=True, eq=False)
+class TwoLayer:
+    r"""The network $\sum_k v_k\, g(\lambda_k)$ with local fields $\lambda_k = w_k \cdot x / \sqrt{\dim}$.
+
+    There is no factor 1/K or 1/sqrt(K) anywhere. `erf` means $\mathrm{erf}(\lambda / \sqrt 2)$.
+
+    Args:
+        weights: first layer, (units, dim).
+        readout: second layer v, (units,).
+        activation: a name, an `Activation`, or a callable.
+
+    Raises:
+        InputError: wrong shapes, NaN, or an unknown activation.
+
+    """
+
+    weights: Array
+    readout: Array
+    activation: Activation | str | Callable[[Array], Array] = "erf"
+
+    def __post_init__(self) -> None:
+        weights, readout = _matrix("weights", self.weights), _array("readout", self.readout)
+        if readout.shape != weights.shape[:1]:
+            raise InputError(f"the readout has shape {readout.shape}; expected ({len(weights)},), one value a unit")
+        put = object.__setattr__
+        put(self, "weights", _frozen(weights))
+        put(self, "readout", _frozen(readout))
+        put(self, "activation", activation(self.activation))
+
+    @classmethod
+    def random(
+        cls,
+        units: int,
+        dim: int,
+        activation: Activation | str | Callable[[Array], Array] = "erf",
+        seed: int = 0,
+        *,
+        readout: str = "ones",
+        scale: float = 1.0,
+    ) -> "TwoLayer":
+        """Weights N(0, scale^2), and a readout of "ones" or "gaussian" (standard normal) numbers."""
+        if units < 1 or dim < 1:
+            raise InputError(f"a network of {units} units and dimension {dim} was asked for; expected positive sizes")
+        if readout not in ("ones", "gaussian"):
+            raise InputError(f"readout={readout!r}; expected 'ones' or 'gaussian'")
+        rng = stream(seed, Purpose.WEIGHTS)
+        weights = scale * rng.standard_normal((units, dim))
+        return cls(weights, np.ones(units) if readout == "ones" else rng.standard_normal(units), activation)
+
+    @property
+    def units(self) -> int:
+        """Number of hidden units: K of a student, M of a teacher."""
+        return int(self.weights.shape[0])
+
+    @property
+    def dim(self) -> int:
+        """Number of its inputs: N for a student, D for a teacher on the latents."""
+        return int(self.weights.shape[1])
+
+    def local_fields(self, inputs: Any) -> Array:
+        r"""$x W^T / \sqrt{\dim}$ for inputs (n, dim): shape (n, units)."""
+        return np.asarray(inputs) @ self.weights.T / np.sqrt(self.dim)
+
+    def __call__(self, inputs: Any) -> Array:
+        """Outputs (n,) for inputs (n, dim)."""
+        return np.asarray(self.activation(self.local_fields(inputs)) @ self.readout)  # type: ignore[operator]
+
+
+@dataclass(frozen=True, eq=False)
+class OrderParameters:
+    r"""Second moments of the local fields $(\lambda, \nu)$, and both second layers: all that the test error depends on.
+
+    `Q` (K, K) student-student, `R` (K, M) student-teacher, `T` (M, M) teacher-teacher; readouts `v` (K,) and `a` (M,).
+    Leading axes (times, seeds) are allowed for Q, R and v.
+    """
+
+    Q: Array
+    R: Array
+    T: Array
+    v: Array
+    a: Array
+
+    @property
+    def covariance(self) -> Array:
+        """Joint covariance C of all local fields, (..., K + M, K + M)."""
+        T = np.broadcast_to(self.T, (*self.Q.shape[:-2], *self.T.shape[-2:]))
+        top = np.concatenate([self.Q, self.R], axis=-1)
+        bottom = np.concatenate([np.swapaxes(self.R, -1, -2), T], axis=-1)
+        return np.concatenate([top, bottom], axis=-2)
+
+    @property
+    def signed_readout(self) -> Array:
+        """U = (v, -a): the difference of the outputs is u . g(fields), (..., K + M)."""
+        a = np.broadcast_to(self.a, (*self.v.shape[:-1], *self.a.shape[-1:]))
+        return np.concatenate([self.v, -a], axis=-1)

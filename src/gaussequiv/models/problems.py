@@ -1,0 +1,154 @@
+r"""Problems: what is learned, from what, and how. Theory and simulation both take one; neither knows the other."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from gaussequiv.errors import InputError
+from gaussequiv.maths.averages import Array
+from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.models.networks import OrderParameters, TwoLayer
+
+
+class Inputs(Protocol):
+    """Where a simulation takes its samples from: a generator, or the Gaussian model itself (its twin)."""
+
+    @property
+    def latent_dim(self) -> int: ...
+
+    @property
+    def input_dim(self) -> int: ...
+
+    def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
+        """Latents (n, D) and inputs (n, N)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class OnlineSGD:
+    r"""One-pass stochastic gradient descent of a two-layer student on labels of a two-layer teacher.
+
+    Each step draws `batch_size` fresh samples, with $\Delta = \hat y - y$, $y = \sum_m a_m \tilde g(\nu_m) + \sigma \zeta$, loss
+    $\frac12 \Delta^2$, and moves, averaged over the batch,
+
+    $w_k \leftarrow w_k - \frac{\eta}{\sqrt N} v_k g'(\lambda_k) \Delta\, x - \frac{\eta\kappa}{N} w_k$, $\quad$
+    $v_k \leftarrow v_k - \frac{\eta_v}{N} (g(\lambda_k) \Delta + \kappa v_k)$,
+
+    the conventions of the official code of arXiv:2006.14709. Time is t = steps / N; inputs and latents are centred by the
+    model's means.
+
+    Args:
+        model: the Gaussian model of latents and inputs.
+        teacher: on the latents (dim D) or, with `teacher_on="inputs"`, on the inputs (dim N).
+        student: its initial weights, (K, N), and readout.
+        lr: learning rate eta > 0.
+        lr_readout: learning rate of the readout; `lr` if left out.
+        noise: standard deviation sigma of the label noise.
+        batch_size: samples per step.
+        weight_decay: kappa.
+        train_readout: False keeps v fixed.
+        teacher_on: "latents" or "inputs".
+
+    Raises:
+        InputError: shapes that do not fit, or a rate, noise or decay that is negative or not finite.
+
+    """
+
+    model: GaussianModel
+    teacher: TwoLayer
+    student: TwoLayer
+    lr: float
+    lr_readout: float | None = field(default=None, kw_only=True)
+    noise: float = field(default=0.0, kw_only=True)
+    batch_size: int = field(default=1, kw_only=True)
+    weight_decay: float = field(default=0.0, kw_only=True)
+    train_readout: bool = field(default=True, kw_only=True)
+    teacher_on: Literal["latents", "inputs"] = field(default="latents", kw_only=True)
+
+    def __post_init__(self) -> None:
+        N, D = self.model.input_dim, self.model.latent_dim
+        if self.teacher_on not in ("latents", "inputs"):
+            raise InputError(f"teacher_on={self.teacher_on!r}; expected 'latents' or 'inputs'")
+        if self.student.dim != N:
+            raise InputError(f"the student has {self.student.dim} weights a unit; the model has N={N} inputs")
+        seen = D if self.teacher_on == "latents" else N
+        if self.teacher.dim != seen:
+            raise InputError(
+                f"the teacher has {self.teacher.dim} weights a unit; expected {seen}, the {self.teacher_on}"
+            )
+        _require("lr", self.lr, positive=True)
+        _require("lr_readout", self.rate_readout, positive=False)
+        _require("noise", self.noise, positive=False)
+        _require("weight_decay", self.weight_decay, positive=False)
+        if self.batch_size != int(self.batch_size) or self.batch_size < 1:
+            raise InputError(f"batch_size={self.batch_size}; expected an integer of at least 1")
+
+    @property
+    def rate_readout(self) -> float:
+        """eta_v, the learning rate of the readout: 0 where it is kept fixed."""
+        if not self.train_readout:
+            return 0.0
+        return self.lr if self.lr_readout is None else self.lr_readout
+
+    @property
+    def covariance_with_teacher(self) -> Array:
+        r"""$E[x \nu^T]$, (N, M): $\Phi B^T / \sqrt D$ for a teacher on the latents, $\Omega B^T / \sqrt N$ on the inputs."""
+        B, source = self.teacher.weights, self.model.Phi if self.teacher_on == "latents" else self.model.Omega
+        return np.asarray(source @ B.T / np.sqrt(self.teacher.dim))
+
+    @property
+    def teacher_overlap(self) -> Array:
+        r"""$T = \mathrm{Cov}(\nu, \nu)$, (M, M)."""
+        B, covariance = self.teacher.weights, self.model.Psi if self.teacher_on == "latents" else self.model.Omega
+        return np.asarray(B @ covariance @ B.T / self.teacher.dim)
+
+    def describe(self) -> dict[str, Any]:
+        """The problem in plain values, for provenance."""
+        return {
+            "model": repr(self.model),
+            "N": self.model.input_dim,
+            "D": self.model.latent_dim,
+            "K": self.student.units,
+            "M": self.teacher.units,
+            "student": str(self.student.activation),
+            "teacher": str(self.teacher.activation),
+            "lr": self.lr,
+            "lr_readout": self.rate_readout,
+            "noise": self.noise,
+            "batch_size": self.batch_size,
+            "weight_decay": self.weight_decay,
+            "teacher_on": self.teacher_on,
+        }
+
+    def order_parameters(self, weights: Array, readout: Array) -> OrderParameters:
+        r"""$Q = W \Omega W^T / N$, $R = W E[x \nu^T] / \sqrt N$, T, v and a, for weights (..., K, N) and readouts (..., K)."""
+        N = self.model.input_dim
+        transposed = np.swapaxes(weights, -1, -2)
+        Q = weights @ self.model.Omega @ transposed / N
+        R = weights @ self.covariance_with_teacher / np.sqrt(N)
+        return OrderParameters(Q=Q, R=R, T=self.teacher_overlap, v=readout, a=self.teacher.readout)
+
+
+def log_times(end: float, points: int = 60, start: float = 0.1) -> Array:
+    """0 and `points` log-spaced times from `start` to `end`, in units of steps / N."""
+    if not (0 < start < end < math.inf):
+        raise InputError(f"times from {start} to {end} were asked for; expected 0 < start < end")
+    if points < 2:
+        raise InputError(f"{points} points were asked for; expected at least 2")
+    return np.concatenate([[0.0], np.geomspace(start, end, points)])
+
+
+def checked_times(times: object) -> Array:
+    """Times as a one-dimensional array, increasing and not negative, or an `InputError`."""
+    t = np.atleast_1d(np.asarray(times, dtype=float))
+    if t.ndim != 1 or t.size == 0 or not np.isfinite(t).all() or t[0] < 0 or np.any(np.diff(t) <= 0):
+        raise InputError("times must be finite, at least 0 and strictly increasing, such as log_times(100)")
+    return t
+
+
+def _require(name: str, value: object, *, positive: bool) -> None:
+    number = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0 or (positive and value == 0):  # type: ignore[arg-type, operator]
+        raise InputError(f"{name}={value!r}; expected a {'positive' if positive else 'non-negative'} finite number")

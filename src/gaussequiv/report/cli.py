@@ -1,0 +1,260 @@
+"""The commands. Heavy libraries are imported by the command that needs them, so that `--help` is quick."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from gaussequiv.report.experiments import Run
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Learning curves of shallow neural networks on data from real generative models, by Gaussian equivalence.",
+)
+train_app = typer.Typer(no_args_is_help=True, help="Train a generator on your own images.")
+generators_app = typer.Typer(invoke_without_command=True, help="The generators of the zoo.")
+app.add_typer(train_app, name="train")
+app.add_typer(generators_app, name="generators")
+
+File = Annotated[
+    Path | None, typer.Argument(metavar="[EXPERIMENT.toml]", help="Experiment file; defaults if left out.")
+]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a value; may be repeated.")
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Run directory (default: gaussequiv-NAME here).")
+]
+Name = Annotated[str | None, typer.Option("--generator", metavar="NAME", help="Short for --set generator.name=NAME.")]
+
+
+@app.command()
+def demo(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+    """Estimate, predict, simulate and compare: the whole claim in one figure and one page."""
+    with _run("demo", file, generator, settings, out) as run:
+        _show_comparison(run)
+
+
+@app.command()
+def estimate(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+    """Estimate the equivalent Gaussian model of a generator."""
+    with _run("estimate", file, generator, settings, out) as run:
+        model = run.model
+        _say(f"{model!r}")
+        rho = model.spectrum
+        _say(f"top eigenvalue {rho[-1]:.4g} ({rho[-1] / rho.sum():.1%} of the trace)")
+        for name, error in model.provenance.get("relative_error", {}).items():
+            _say(f"relative standard error of {name}: {error:.2e}")
+        _say(f"written: {run.folder / 'model.safetensors'}")
+
+
+@app.command()
+def predict(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+    """Predict the learning curve from the Gaussian model."""
+    with _run("predict", file, generator, settings, out) as run:
+        from gaussequiv.report import figures
+
+        theory = run.theory
+        figures.save(figures.theory_curve(theory), run.folder / "theory.png")
+        _table(
+            ("t", "theory"), [(f"{t:.4g}", f"{e:.6g}") for t, e in zip(theory.times, theory.test_error, strict=True)]
+        )
+        _say(theory.message)
+        _say(f"written: {run.folder / 'theory.nc'}, {run.folder / 'theory.png'}")
+
+
+@app.command()
+def simulate(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+    """Train the network for real by one-pass SGD."""
+    with _run("simulate", file, generator, settings, out) as run:
+        practice = run.practice
+        rows = zip(practice.times, practice.test_error, practice.data["test_error_se"].values, strict=True)
+        _table(("t", "simulation", "standard error"), [(f"{t:.4g}", f"{e:.6g}", f"{s:.2g}") for t, e, s in rows])
+        _say(practice.message)
+        _say(f"written: {run.folder / 'simulation.nc'}")
+
+
+@app.command()
+def compare(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+    """Compare theory and simulation; computes what is not in the run directory yet."""
+    with _run("compare", file, generator, settings, out) as run:
+        _show_comparison(run)
+
+
+@generators_app.callback()
+def generators_default(context: typer.Context) -> None:
+    """List the zoo, or show one generator."""
+    if context.invoked_subcommand is None:
+        generators_list()
+
+
+@generators_app.command("list")
+def generators_list() -> None:
+    """List the generators by name, with their sizes."""
+    from gaussequiv.generators import zoo
+
+    rows = []
+    for name in zoo.NAMES:
+        generator = zoo.load(name)
+        rows.append((name, str(generator.latent_dim), str(generator.input_dim), zoo.DESCRIPTIONS[name]))
+    _table(("name", "D", "N", "what it is"), rows)
+
+
+@generators_app.command("show")
+def generators_show(
+    name: Annotated[str, typer.Argument(help="A name of the list, or a .safetensors file.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where the samples go.")] = None,
+) -> None:
+    """Show a generator: its sizes, its card, and a grid of samples as PNG."""
+    import numpy as np
+
+    from gaussequiv.generators import DCGAN, zoo
+    from gaussequiv.report import figures
+
+    generator = zoo.load(name)
+    _say(f"{generator.name}: D = {generator.latent_dim} latents, N = {generator.input_dim} inputs, {generator.dtype}")
+    if name in zoo.SHIPPED or name not in zoo.NAMES:
+        for key, value in zoo.card(name).items():
+            _say(f"  {key}: {value}")
+    inputs = generator.sample(36, 0)[1]
+    _say(f"36 samples: mean {inputs.mean():.3f}, standard deviation {inputs.std():.3f}")
+    if isinstance(generator.module, DCGAN):
+        shape = generator.module.shape
+        images = np.asarray(inputs).reshape(36, shape.channels, shape.size, shape.size)
+        path = out or Path(f"{generator.name}.png")
+        figures.save(figures.samples(images, generator.name), path)
+        _say(f"written: {path}")
+
+
+@train_app.command("dcgan")
+def train_dcgan(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="IDX files, or a folder of PNG images.")],
+    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of weights, latents and order.")] = 0,
+    device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The weights file.")] = Path("dcgan.safetensors"),
+) -> None:
+    """Train a DCGAN on image files and save its weights with a card."""
+    from gaussequiv.errors import InputError
+
+    if out.suffix != ".safetensors":
+        raise InputError(f"--out {out}: expected a file name that ends in .safetensors")
+    from gaussequiv.generators import training, zoo
+
+    images = training.read_images(data)
+    _say(f"{len(images)} images of shape {images.shape[1:]}")
+    with _progress() as report:
+        module, card = training.train_dcgan(
+            images, epochs=epochs, seed=seed, device=device, progress=lambda done, of: report("training", done, of)
+        )
+    zoo.save(module, out, card)
+    for key, value in card.items():
+        _say(f"  {key}: {value}")
+    _say(f"written: {out}")
+
+
+def main() -> None:
+    """Run the command line; every failure is one sentence and an exit code."""
+    from gaussequiv.errors import InputError, StorageError
+
+    debug = bool(os.environ.get("GAUSSEQUIV_DEBUG"))
+    try:
+        app()
+    except InputError as error:
+        sys.exit(_fail(str(error), 2, debug, error))
+    except KeyboardInterrupt as error:
+        sys.exit(_fail("interrupted; the same command again resumes after the last finished stage", 130, False, error))
+    except StorageError as error:
+        sys.exit(_fail(str(error), 3, debug, error))
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+        sys.exit(_fail(f"unexpected failure ({what}); set GAUSSEQUIV_DEBUG=1 to see where", 3, debug, error))
+
+
+def _fail(sentence: str, code: int, debug: bool, error: BaseException) -> int:
+    if debug:
+        raise error
+    print(f"error: {sentence}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def _run(
+    command: str, file: Path | None, generator: str | None, settings: list[str] | None, out: Path | None
+) -> "Iterator[Run]":
+    """The run of a command in its directory, with a progress bar on the terminal."""
+    from gaussequiv.report.experiments import Experiment, Run
+
+    overrides = [*([f'generator.name="{generator}"'] if generator is not None else []), *(settings or [])]
+    experiment = Experiment.read(file, overrides)
+    label = file.stem if file is not None else Path(experiment.generator.name).stem
+    folder = out or Path(f"gaussequiv-{label}")
+    with _progress() as report:
+        run = Run(experiment, folder, report)
+        run.save_experiment()
+        yield run
+
+
+def _show_comparison(run: "Run") -> None:
+    comparison, twin = run.comparisons
+    head = ["t", "theory", "simulation", "standard error", "z", *(["twin", "standard error", "z"] if twin else [])]
+    rows = []
+    for i, t in enumerate(comparison.times):
+        row = [f"{t:.4g}", f"{comparison.theory.test_error[i]:.5g}"]
+        for one in (comparison, twin):
+            if one is not None:
+                row += [f"{one.practice.test_error[i]:.5g}", f"{one.standard_error[i]:.2g}", f"{one.z[i]:+.2f}"]
+        rows.append(row)
+    paths = run.draw()
+    _table(head, rows)
+    _say(comparison.sentence)
+    if twin is not None:
+        _say(f"On the Gaussian twin: {twin.sentence}")
+    if (comparison.theory.status != "ok").any():
+        _say(comparison.theory.message)
+    _say("written: " + ", ".join(str(path) for path in paths))
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A function (stage, done, in all) that moves one bar a stage, on stderr, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>4.0f} %"))
+    bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    tasks: dict[str, Any] = {}
+
+    def report(stage: str, done: float, total: float) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage, total=total)
+        bars.update(tasks[stage], completed=done)
+
+    with bars:
+        yield report
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    for row in (head, *rows):
+        _say(
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+        )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

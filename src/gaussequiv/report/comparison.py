@@ -1,0 +1,170 @@
+"""Theory beside simulation: z-scores over seeds, the worst point, and a sentence."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.stats
+
+from gaussequiv.errors import InputError
+from gaussequiv.maths.averages import Array
+from gaussequiv.models.curves import Curve
+from gaussequiv.models.storage import atomic_write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LEVEL = 0.01  # chance that a correct theory is said to depart somewhere on the curve
+STRETCHES = 4  # parts of the curve whose mean departure is tested as well: small but steady ones add up
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    r"""A theory and a simulation at the same times.
+
+    $z = (\text{simulation} - \text{theory}) / \text{standard error over seeds}$. With S seeds z follows Student's law with
+    S - 1 degrees of freedom. Small departures of one sign add up: the mean relative departure over each quarter of the
+    points is tested too, seed by seed, which is valid however the errors of neighbouring times are correlated. The bound
+    on all n + 4 scores together is Student's quantile at 1 - 0.01 / (2 (n + 4)).
+    """
+
+    theory: Curve
+    practice: Curve
+
+    @classmethod
+    def of(cls, theory: Curve, practice: Curve) -> "Comparison":
+        """Compare two curves.
+
+        Raises:
+            InputError: other times, no common finite point, or a simulation of one seed (which has no standard error).
+
+        """
+        if theory.times.shape != practice.times.shape or not np.allclose(
+            theory.times, practice.times, rtol=1e-9, atol=1e-12
+        ):
+            raise InputError("the curves have other times; predict and simulate at the same ones")
+        if "test_error_se" not in practice.data or practice.data.sizes.get("seed", 0) < 2:
+            raise InputError("the second curve has no standard errors; simulate at least two seeds")
+        comparison = cls(theory, practice)
+        if not np.isfinite(comparison.z).any():
+            raise InputError("the curves have no finite point in common")
+        return comparison
+
+    @property
+    def times(self) -> Array:
+        """T = steps / N."""
+        return self.theory.times
+
+    @property
+    def standard_error(self) -> Array:
+        """Standard error of the simulated test error over seeds."""
+        return np.asarray(self.practice.data["test_error_se"].values)
+
+    @property
+    def z(self) -> Array:
+        """(simulation - theory) / standard error at every time; NaN where either is not finite."""
+        difference = self.practice.test_error - self.theory.test_error
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(difference / self.standard_error)
+
+    @property
+    def rms_z(self) -> float:
+        """Root mean square of z over the finite points; about 1 where they agree (Student's law: a little more)."""
+        z = self.z[np.isfinite(self.z)]
+        return float(np.sqrt(np.mean(z**2)))
+
+    @property
+    def worst(self) -> int:
+        """Index of the point with the largest |z|."""
+        return int(np.nanargmax(np.abs(np.where(np.isfinite(self.z), self.z, np.nan))))
+
+    @property
+    def stretches(self) -> list[tuple[float, float, float, float]]:
+        """Quarters of the curve: first and last time, mean relative departure simulation / theory - 1, and its z-score."""
+        finite = np.flatnonzero(np.isfinite(self.z) & (self.theory.test_error > 0))
+        theory, errors = self.theory.test_error, self.practice.data["test_errors"].values
+        found = []
+        for part in np.array_split(finite, STRETCHES):
+            if len(part) == 0:
+                continue
+            by_seed = (errors[part] / theory[part, None] - 1).mean(axis=0)
+            deviation = by_seed.std(ddof=1) / np.sqrt(len(by_seed))
+            score = by_seed.mean() / deviation if deviation > 0 else 0.0
+            found.append((float(self.times[part[0]]), float(self.times[part[-1]]), float(by_seed.mean()), float(score)))
+        return found
+
+    @property
+    def bound(self) -> float:
+        """The largest |z| of a point or a stretch that chance explains over the whole curve, at level 0.01."""
+        seeds = self.practice.data.sizes["seed"]
+        scores = np.isfinite(self.z).sum() + STRETCHES
+        return float(scipy.stats.t.ppf(1 - LEVEL / (2 * scores), seeds - 1))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every point and every stretch is within `bound`."""
+        largest = max(np.nanmax(np.abs(self.z)), *(abs(score) for *_, score in self.stretches))
+        return bool(largest <= self.bound)
+
+    @property
+    def largest_departure(self) -> tuple[int, float]:
+        """Index and size of the largest relative difference |simulation / theory - 1|."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = np.abs(self.practice.test_error / self.theory.test_error - 1)
+        index = int(np.nanargmax(np.where(np.isfinite(relative), relative, np.nan)))
+        return index, float(relative[index])
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in words."""
+        i, (j, relative) = self.worst, self.largest_departure
+        verdict = "agree within error bars" if self.agrees else "depart from each other"
+        where = (
+            f"theory {self.theory.test_error[i]:.4g}, simulation {self.practice.test_error[i]:.4g} "
+            f"± {self.standard_error[i]:.2g}"
+        )
+        steady = ""
+        for start, end, mean, score in self.stretches:
+            if abs(score) > self.bound:
+                side = "above" if mean > 0 else "below"
+                steady += f" From t = {start:.3g} to {end:.3g} it is {abs(mean):.1%} {side} theory (z = {score:+.1f})."
+        return (
+            f"Theory and simulation {verdict}: rms z = {self.rms_z:.2f} over {len(self.times)} times, "
+            f"worst z = {self.z[i]:+.2f} at t = {self.times[i]:.3g} ({where}; chance explains |z| up to {self.bound:.1f}); "
+            f"the largest relative difference is {relative:.1%}, at t = {self.times[j]:.3g}.{steady}"
+        )
+
+    def to_dataframe(self) -> "pd.DataFrame":
+        """One row a time: time, theory, simulation, standard_error, z."""
+        import pandas as pd
+
+        columns = ("time", "theory", "simulation", "standard_error", "z")
+        values = (self.times, self.theory.test_error, self.practice.test_error, self.standard_error, self.z)
+        return pd.DataFrame(dict(zip(columns, values, strict=True)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison in plain values; numbers that are not finite become None."""
+        table = self.to_dataframe().to_dict(orient="list")
+        plain = {name: [float(x) if np.isfinite(x) else None for x in column] for name, column in table.items()}
+        summary = {"sentence": self.sentence, "agrees": self.agrees, "rms_z": self.rms_z, "bound": self.bound}
+        return {
+            **summary,
+            "worst_time": float(self.times[self.worst]),
+            "worst_z": float(self.z[self.worst]),
+            "table": plain,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Save the table and the sentence as JSON, atomically."""
+        atomic_write_text(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+    def plot(self, path: str | Path, twin: "Comparison | None" = None) -> None:
+        """Draw both curves, the overlaps and the z-scores into a PNG, PDF or SVG file, with a Gaussian twin beside."""
+        from gaussequiv.report import figures
+
+        figures.save(figures.learning_curve(self, twin), path)
+
+    def __str__(self) -> str:
+        return self.sentence

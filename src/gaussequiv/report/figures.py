@@ -1,0 +1,174 @@
+"""Figures (the only importer of matplotlib): learning curves with overlaps and z-scores, sample grids, spectra."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gaussequiv.errors import InputError
+from gaussequiv.maths.averages import Array
+from gaussequiv.models.curves import Curve
+from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.report.comparison import Comparison
+
+FORMATS = (".png", ".pdf", ".svg")
+THEORY, PRACTICE, TWIN = "#1f4e8c", "#c8553d", "#777777"
+COLOURS = ("#1f4e8c", "#c8553d", "#3d8c5a", "#8c6d1f", "#6b3d8c", "#3d828c", "#8c3d66", "#555555")
+STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "gaussequiv"}
+MOST_LINES = 12  # overlaps drawn in one panel; beyond that lines can no longer be told apart
+
+
+def learning_curve(comparison: Comparison, twin: Comparison | None = None) -> Figure:
+    """Test error (theory as a line, simulation as points with error bars), overlaps beside, z-scores below.
+
+    A `twin`, the same training on Gaussian samples, is drawn as open squares.
+    """
+    theory, practice = comparison.theory, comparison.practice
+    with mpl.rc_context(STYLE):
+        figure = _figure(10.0, 6.0)
+        grid = figure.add_gridspec(2, 2, height_ratios=(3, 1), width_ratios=(1.15, 1))
+        errors = figure.add_subplot(grid[0, 0])
+        t = _shown(comparison.times)
+        errors.plot(t, theory.test_error, color=THEORY, label="theory")
+        seeds = practice.data.sizes["seed"]
+        label = f"simulation, {seeds} seeds"
+        errors.errorbar(
+            t, practice.test_error, comparison.standard_error, fmt="o", color=PRACTICE, label=label, ms=4, capsize=2
+        )
+        if twin is not None:
+            bars = (twin.practice.test_error, twin.standard_error)
+            errors.errorbar(t, *bars, fmt="s", mfc="none", color=TWIN, label="Gaussian twin", ms=4, capsize=2)
+        errors.set(ylabel=r"test error $\epsilon_g$", title=_title(practice))
+        _log_time(errors, comparison.times)
+        errors.set_yscale("log")
+        errors.legend(frameon=False)
+        scores = figure.add_subplot(grid[1, 0], sharex=errors)
+        _z_panel(scores, t, comparison, twin)
+        practices = [practice] if twin is None else [practice, twin.practice]
+        _overlap_panel(figure.add_subplot(grid[0, 1]), theory, practices, "Q")
+        _overlap_panel(figure.add_subplot(grid[1, 1]), theory, practices, "v")
+        return figure
+
+
+def theory_curve(theory: Curve) -> Figure:
+    """The predicted test error and overlaps alone."""
+    with mpl.rc_context(STYLE):
+        figure = _figure(9.0, 3.6)
+        errors, overlaps = figure.subplots(1, 2)
+        errors.plot(_shown(theory.times), theory.test_error, color=THEORY)
+        errors.set(ylabel=r"test error $\epsilon_g$", xlabel=r"$t$ = steps / $N$", title="theory")
+        _log_time(errors, theory.times)
+        errors.set_yscale("log")
+        _overlap_panel(overlaps, theory, [], "Q")
+        return figure
+
+
+def samples(images: Array, title: str = "") -> Figure:
+    """A grid of images (n, channels, height, width) with values in [-1, 1]."""
+    n = int(np.ceil(np.sqrt(len(images))))
+    with mpl.rc_context(STYLE):
+        figure = _figure(5.0, 5.2)
+        axes = np.atleast_1d(figure.subplots(n, n)).ravel()
+        for axis, image in zip(axes, images, strict=False):
+            pixels = np.clip((np.moveaxis(image, 0, -1) + 1) / 2, 0, 1)
+            axis.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+        for axis in axes:
+            axis.set_axis_off()
+        figure.suptitle(title)
+        return figure
+
+
+def spectrum(model: GaussianModel) -> Figure:
+    """Eigenvalues of Omega against their rank."""
+    rho = model.spectrum[::-1]
+    rho = rho[rho > 1e-12 * rho[0]]
+    with mpl.rc_context(STYLE):
+        figure = _figure(4.6, 3.4)
+        axis = figure.subplots()
+        axis.loglog(np.arange(1, len(rho) + 1), rho, ".", ms=3, color=THEORY)
+        share, ratio = rho[0] / rho.sum(), rho.sum() ** 2 / (rho**2).sum()
+        axis.set(xlabel="rank", ylabel=r"eigenvalue of $\Omega$")
+        axis.set_title(f"top share {share:.1%}, participation ratio {ratio:.1f}", fontsize=10)
+        return figure
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Save a figure as PNG, PDF or SVG, by the suffix of the path, atomically."""
+    from gaussequiv.models.storage import atomic_write
+
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise InputError(f"a figure cannot be saved as {path.name!r}; expected the suffix {', '.join(FORMATS)}")
+    atomic_write(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata=_undated(path.suffix)))
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an SVG element, to be written into a page."""
+    buffer = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata=_undated(".svg"))
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _overlap_panel(axis: Any, theory: Curve, practices: list[Curve], which: str) -> None:
+    """Lines and points of Q and R ("Q"), or of the readouts ("v")."""
+    names = ("Q", "R") if which == "Q" else ("v",)
+    lines = [(name, *index) for name in names for index in np.ndindex(theory.data[name].shape[1:])]
+    lines = [(name, *index) for name, *index in lines if name != "Q" or index[0] <= index[1]][:MOST_LINES]
+    t = _shown(theory.times)
+    for number, (name, *index) in enumerate(lines):
+        at = (slice(None), *index)
+        colour, style = COLOURS[number % len(COLOURS)], "--" if name == "R" else "-"
+        label = f"${name}_{{{''.join(str(i + 1) for i in index)}}}$"
+        axis.plot(t, theory.data[name].values[at], style, color=colour, lw=1.3, label=label)
+        for practice, marker, face in zip(practices, "os", (colour, "none"), strict=False):
+            error = practice.data[f"{name}_se"].values[at]
+            axis.errorbar(t, practice.data[name].values[at], error, fmt=marker, mfc=face, ms=2.8, color=colour, lw=1)
+    _log_time(axis, theory.times)
+    axis.set(ylabel="overlaps" if which == "Q" else "readout", xlabel="" if which == "Q" else r"$t$ = steps / $N$")
+    axis.legend(frameon=False, fontsize=8, ncols=2)
+
+
+def _z_panel(axis: Any, t: Array, comparison: Comparison, twin: Comparison | None) -> None:
+    axis.axhspan(-2, 2, color="#eeeeee")
+    axis.axhline(0, color=THEORY, lw=1)
+    axis.plot(t, comparison.z, "o", ms=4, color=PRACTICE)
+    if twin is not None:
+        axis.plot(t, twin.z, "s", ms=4, mfc="none", color=TWIN)
+    for sign in (-1, 1):
+        axis.axhline(sign * comparison.bound, color="#999999", lw=0.8, ls=":")
+    axis.set(xlabel=r"$t$ = steps / $N$", ylabel="z")
+
+
+def _shown(times: Array) -> Array:
+    """Times for a logarithmic axis: t = 0 is drawn half a decade before the first positive one."""
+    positive = times[times > 0]
+    return np.where(times > 0, times, positive[0] / 3 if len(positive) else 1.0)
+
+
+def _log_time(axis: Any, times: Array) -> None:
+    axis.set_xscale("log")
+    if times[0] == 0 and len(times) > 1:
+        axis.axvline(_shown(times)[0], color="#dddddd", lw=0.8, zorder=0)
+        axis.annotate(
+            "t = 0", (_shown(times)[0], 0.02), xycoords=("data", "axes fraction"), fontsize=7, color="#888888"
+        )
+
+
+def _title(practice: Curve) -> str:
+    return f"one-pass SGD on {practice.provenance.get('inputs', 'samples')}"
+
+
+def _undated(suffix: str) -> dict[str, Any]:
+    return {"Date": None} if suffix == ".svg" else {"CreationDate": None} if suffix == ".pdf" else {}

@@ -1,0 +1,89 @@
+"""The page: one self-contained HTML file with the sentence, the figures (inline SVG), the table and the provenance."""
+
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from gaussequiv import __version__
+from gaussequiv.models.storage import atomic_write_text
+from gaussequiv.report.comparison import Comparison
+
+CSS = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.verdict { border-left: 4px solid #3d8c5a; background: #f3f8f4; padding: .6rem 1rem; }
+.verdict.departs { border-color: #c8553d; background: #fbf4f1; }
+figure { margin: 1rem 0; overflow-x: auto; } figure svg { max-width: 100%; height: auto; }
+figcaption { color: #555; font-size: .9rem; }
+.pair { display: flex; flex-wrap: wrap; gap: 1rem; } .pair figure { flex: 1 1 18rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: .15rem .9rem; border-bottom: 1px solid #e3e3e3; }
+tr.worst td { background: #fbf1da; }
+pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .82rem; }
+"""
+
+
+def write(
+    path: str | Path,
+    comparison: Comparison,
+    figures: Mapping[str, tuple[str, str]],
+    details: Mapping[str, Any],
+    twin: Comparison | None = None,
+) -> None:
+    """Write the page of a comparison.
+
+    Args:
+        path: the HTML file.
+        comparison: theory and simulation.
+        figures: SVG text and caption by name; "curve" comes first, the others side by side below it.
+        details: plain values shown at the end (experiment, model, versions).
+        twin: the same on the Gaussian twin.
+
+    """
+    departs = "" if comparison.agrees else " departs"
+    first = [_figure(*figures[name]) for name in figures if name == "curve"]
+    others = [_figure(*figures[name]) for name in figures if name != "curve"]
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>gaussequiv: {escape(_subject(comparison))}</title><style>{CSS}</style></head><body>",
+        f"<h1>Learning on {escape(_subject(comparison))}: Gaussian theory and real training</h1>",
+        f'<p class="verdict{departs}">{escape(comparison.sentence)}</p>',
+        *([f"<p>On the Gaussian twin: {escape(twin.sentence)}</p>"] if twin is not None else []),
+        *first,
+        f'<div class="pair">{"".join(others)}</div>',
+        "<h2>Test error</h2>",
+        _table(comparison, twin),
+        "<h2>How it was made</h2>",
+        f"<pre>{escape(json.dumps(dict(details), indent=1, sort_keys=True))}</pre>",
+        f"<p><small>gaussequiv {escape(__version__)}; theory of Goldt, Loureiro, Reeves, Krzakala, Mézard and Zdeborová, "
+        "arXiv:2006.14709.</small></p></body></html>",
+    ]
+    atomic_write_text(Path(path), "\n".join(parts) + "\n")
+
+
+def _subject(comparison: Comparison) -> str:
+    return str(comparison.practice.provenance.get("inputs", "samples"))
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _table(comparison: Comparison, twin: Comparison | None) -> str:
+    names = ["t = steps / N", "theory", "simulation", "standard error", "z"]
+    names += ["Gaussian twin", "standard error", "z"] if twin is not None else []
+    rows = []
+    for i, t in enumerate(comparison.times):
+        mark = ' class="worst"' if i == comparison.worst else ""
+        cells = [f"{t:.4g}", f"{comparison.theory.test_error[i]:.5g}"]
+        for one in (comparison, twin):
+            if one is not None:
+                cells += [f"{one.practice.test_error[i]:.5g}", f"{one.standard_error[i]:.2g}", f"{one.z[i]:+.2f}"]
+        rows.append(f"<tr{mark}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

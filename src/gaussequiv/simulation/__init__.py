@@ -1,0 +1,3 @@
+"""Simulation (torch): the real training, on samples of a generator or of its Gaussian twin."""
+
+from gaussequiv.simulation.online import simulate as simulate

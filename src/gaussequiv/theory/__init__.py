@@ -1,0 +1,30 @@
+"""Theory (NumPy only): what the learning curve of a problem is, without training anything."""
+
+from typing import Any
+
+from gaussequiv.errors import InputError
+from gaussequiv.models.curves import Curve
+from gaussequiv.models.problems import OnlineSGD
+from gaussequiv.theory import online
+
+
+def predict(problem: OnlineSGD, *, times: Any = None, rtol: float = 1e-6, progress: Any = None) -> Curve:
+    """The learning curve of a problem.
+
+    Args:
+        problem: an `OnlineSGD`.
+        times: t = steps / N for online learning, such as `log_times(100)`.
+        rtol: accuracy of the curve.
+        progress: called with the time reached.
+
+    Raises:
+        InputError: not a problem, or times left out.
+
+    """
+    match problem:
+        case OnlineSGD() if times is not None:
+            return online.predict(problem, times, rtol=rtol, progress=progress)
+        case OnlineSGD():
+            raise InputError("online learning is predicted at times; pass times=log_times(100)")
+        case _:
+            raise InputError(f"a {type(problem).__name__} cannot be predicted; expected an OnlineSGD")

@@ -1,0 +1,70 @@
+"""The families that the laws are stated over: a new member is added here, which is what gets it tested."""
+
+import numpy as np
+import pytest
+
+from gaussequiv.maths.activations import Custom, Erf, Linear, ReLU, Sign, Tanh
+from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.models.networks import TwoLayer
+from gaussequiv.models.problems import OnlineSGD
+
+
+def half_square(z):
+    return np.maximum(z, 0) ** 2 / 2
+
+
+ACTIVATIONS = [
+    Erf(),
+    Linear(),
+    Sign(),
+    ReLU(),
+    Tanh(),
+    Custom(np.sin, np.cos),
+    Custom(half_square, lambda z: np.maximum(z, 0)),
+]
+CLOSED = [Erf(), Linear(), Sign(), ReLU()]  # with closed forms of their own
+GAUSSIAN_SLOPES = [Erf(), Linear()]
+NETWORKS = [(1, 1), (2, 2), (3, 1), (2, 4), (4, 3)]  # (K, M)
+
+
+def name(case):
+    return getattr(case, "name", None) or str(case)
+
+
+def each(cases):
+    return pytest.mark.parametrize("case", cases, ids=name)
+
+
+def spectrum(kind, N, rng):
+    """Eigenvalues of mean one: white, spread over a decade, or image-like with a top eigenvalue of 0.3 N."""
+    match kind:
+        case "white":
+            return np.ones(N)
+        case "spread":
+            rho = rng.uniform(0.2, 2.0, N)
+        case "image":
+            tail = np.arange(2, N + 1) ** -1.3
+            rho = np.concatenate([[0.3 * N], 0.7 * N * tail / tail.sum()])
+    return rho * N / rho.sum()
+
+
+def correlated_model(kind="spread", N=60, D=20, seed=0):
+    """A Gaussian model with a given spectrum, random eigenvectors and random Phi."""
+    rng = np.random.default_rng(seed)
+    rho = spectrum(kind, N, rng)
+    E = np.linalg.qr(rng.standard_normal((N, N)))[0]
+    mixing = np.linalg.qr(rng.standard_normal((N, N)))[0][:, : min(D, N)]
+    Phi = (E * np.sqrt(rho)) @ mixing * 0.9
+    return GaussianModel((E * rho) @ E.T, np.pad(Phi, ((0, 0), (0, D - Phi.shape[1]))))
+
+
+def problem(model=None, K=2, M=2, lr=0.3, student="erf", teacher="erf", seed=1, **options):
+    model = model or correlated_model()
+    seen = model.input_dim if options.get("teacher_on") == "inputs" else model.latent_dim
+    return OnlineSGD(
+        model,
+        TwoLayer.random(M, seen, teacher, seed),
+        TwoLayer.random(K, model.input_dim, student, seed + 1, readout="gaussian"),
+        lr,
+        **options,
+    )

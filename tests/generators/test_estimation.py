@@ -1,0 +1,132 @@
+"""Estimated moments: unbiased in their own standard errors, one joint covariance, the same for any number of workers."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+import cases
+import gaussequiv as ge
+from gaussequiv import generators
+from gaussequiv.errors import InputError
+from gaussequiv.generators.estimation import Moments, _plan, _tree
+
+F = generators.gaussian_matrix(24, 8)
+
+
+@pytest.mark.parametrize("sigma", ["sign", "erf", "relu", "tanh"])
+def test_estimates_equal_the_closed_form_within_their_standard_errors(sigma):
+    exact = ge.GaussianModel.single_layer(F, sigma)
+    model = generators.estimate(generators.single_layer(F, sigma), samples=200_000, seed=1)
+    for name in ("Omega", "Phi", "mean_x"):
+        error = model.standard_errors[name]
+        difference = getattr(model, name) - getattr(exact, name)
+        known = error > 1e-9  # the variance of a sign is known exactly
+        z = difference[known] / error[known]
+        assert np.abs(z).max() < 6  # Student's law with 15 degrees of freedom, 800 entries
+        assert 0.7 < np.sqrt(np.mean(z**2)) < 1.35
+        np.testing.assert_allclose(difference[~known], 0, atol=1e-6)
+
+
+def test_a_linear_generator_is_found_without_error():
+    """x = F c is its own regression: five times as many samples as latents suffice."""
+    model = generators.estimate(generators.single_layer(F, "linear"), samples=60)
+    np.testing.assert_allclose(model.Phi, F, atol=1e-12)
+    np.testing.assert_allclose(model.Omega, F @ F.T, atol=1e-11)
+
+
+def test_small_samples_are_unbiased_and_jointly_positive():
+    """The factor 1 - tr S_cc^-1: where the residual is independent of the latents, Omega is unbiased at any size."""
+    exact = cases.correlated_model(N=24, D=8)
+    estimates = [generators.estimate(exact, samples=60, seed=s) for s in range(600)]
+    for name in ("Omega", "Phi"):
+        values = np.stack([getattr(m, name) for m in estimates])
+        z = (values.mean(axis=0) - getattr(exact, name)) / (values.std(axis=0, ddof=1) / np.sqrt(len(values)))
+        assert np.sqrt(np.mean(z**2)) < 1.3
+    trace = np.array([np.trace(m.Omega) for m in estimates])
+    assert abs(trace.mean() - np.trace(exact.Omega)) < 4 * trace.std() / np.sqrt(len(trace))
+    for model in estimates[:20]:
+        joint = np.block([[model.Omega, model.Phi], [model.Phi.T, np.eye(8)]])
+        assert scipy.linalg.eigvalsh(joint)[0] > -1e-10
+
+
+def test_regression_needs_fewer_samples_than_plain_moments():
+    generator, exact = generators.single_layer(F, "erf"), ge.GaussianModel.single_layer(F, "erf")
+    latents, inputs = generator.sample(20_000, 0)
+    x, c = inputs - inputs.mean(axis=0), latents - latents.mean(axis=0)
+    plain = np.linalg.norm(x.T @ x / len(x) - exact.Omega), np.linalg.norm(x.T @ c / len(x) - exact.Phi)
+    model = generators.estimate(generator, samples=20_000)
+    assert np.linalg.norm(model.Omega - exact.Omega) < plain[0] / 1.5
+    assert np.linalg.norm(model.Phi - exact.Phi) < plain[1] / 2
+
+
+@pytest.mark.parametrize("samples", [100, 5_000, 40_001])
+def test_the_result_does_not_depend_on_the_number_of_workers(samples):
+    generator = generators.single_layer(F, "relu")
+    one, three = (generators.estimate(generator, samples=samples, workers=w) for w in (1, 3))
+    for name in ("Omega", "Phi", "mean_x"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
+        np.testing.assert_array_equal(one.standard_errors[name], three.standard_errors[name])
+
+
+@pytest.mark.parametrize("samples", [1, 15, 16, 17, 100, 16_384, 16_385, 1_000_000])
+def test_the_plan_draws_every_sample_once(samples):
+    chunks = [chunk for group in _plan(samples) for chunk in group]
+    assert [index for index, _ in chunks] == list(range(len(chunks)))
+    assert sum(size for _, size in chunks) == samples
+    assert len(_plan(samples)) == min(16, samples)
+
+
+def moments(rng, n, shift=0.0):
+    return rng.standard_normal((n, 3)), rng.standard_normal((n, 5)) + shift
+
+
+@pytest.mark.parametrize("cuts", [[10], [1, 2, 3], [5, 40, 41], list(range(3, 60, 3))])
+def test_merged_parts_are_the_whole_and_can_be_taken_out_again(cuts):
+    rng = np.random.default_rng(0)
+    c, x = moments(rng, 64, shift=1e4)
+    whole = Moments.of(c, x)
+    parts = [Moments.of(*part) for part in zip(np.split(c, cuts), np.split(x, cuts), strict=True)]
+    merged = _tree(parts)
+    rest = merged.without(parts[0])
+    for name in ("mean_x", "mean_c", "xx", "xc", "cc"):
+        np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-10, atol=1e-7)
+        expected = getattr(Moments.of(c[cuts[0] :], x[cuts[0] :]), name)
+        np.testing.assert_allclose(getattr(rest, name), expected, rtol=1e-10, atol=1e-7)
+
+
+def test_a_large_mean_costs_no_accuracy():
+    shifted = generators.Generator(
+        lambda c: c @ torch.ones(3, 2, dtype=torch.float64) + 1e8, latent=3, dtype=torch.float64
+    )
+    model = generators.estimate(shifted, samples=4_000)
+    np.testing.assert_allclose(model.Omega, 3.0, rtol=1e-6)
+
+
+def test_standard_errors_fall_as_the_root_of_the_samples():
+    generator = generators.single_layer(F, "relu")
+    few, many = (generators.estimate(generator, n).provenance["relative_error"] for n in (4_096, 262_144))
+    for name in ("Omega", "Phi"):
+        assert few[name] / many[name] == pytest.approx(8, rel=0.2)
+
+
+def test_progress_ends_at_the_number_of_samples():
+    seen = []
+    generators.estimate(generators.single_layer(F), samples=5_000, progress=lambda done, of: seen.append((done, of)))
+    assert seen[-1] == (5_000, 5_000)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_failures_name_the_chunk():
+    calls = []
+
+    def breaks_later(c):
+        calls.append(len(c))
+        return c * (float("nan") if len(calls) > 8 else 1.0)
+
+    with pytest.raises(InputError, match=r"chunk [1-9]\d* of the estimate \(seed 0\): generator returned a NaN"):
+        generators.estimate(generators.Generator(breaks_later, latent=2), samples=50_000)
+    with pytest.raises(InputError, match="40 samples for D=8 latents; expected more than 40"):
+        generators.estimate(generators.single_layer(F), samples=40)
+    with pytest.raises(InputError, match="workers=0"):
+        generators.estimate(generators.single_layer(F), samples=400, workers=0)

@@ -1,0 +1,333 @@
+"""Training: reading gives what was written, one seed gives one set of weights; and the shipped weights."""
+
+import gzip
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gaussequiv.errors import InputError
+from gaussequiv.generators import zoo
+from gaussequiv.generators.training import fitting_shape, pixel_frechet, read_images, train_dcgan
+from gaussequiv.models.storage import sha256_of_file
+
+SHIPPED = zoo.WEIGHTS / "dcgan-fashion-mnist.safetensors"
+FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts it
+TINY = zoo.DCGANShape(latent=6, widths=(8,), base=4, channels=1, size=8)
+
+
+def drawn(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).integers(0, 256, shape, dtype=np.uint8)
+
+
+def idx(pixels: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{pixels.ndim}I", 0, 8, pixels.ndim, *pixels.shape) + pixels.tobytes()
+
+
+def scaled(pixels: np.ndarray) -> np.ndarray:
+    return pixels / 127.5 - 1
+
+
+def stripes(n: int) -> np.ndarray:
+    """Vertical stripes of one place, width and brightness each."""
+    rng = np.random.default_rng(0)
+    place, width, light = rng.uniform(1, 6, n), rng.uniform(0.5, 2, n), rng.uniform(0.5, 2, n)
+    rows = light[:, None] * np.exp(-(((np.arange(8) - place[:, None]) / width[:, None]) ** 2)) - 1
+    return np.repeat(rows[:, None, None], 8, axis=2).clip(-1, 1).astype(np.float32)
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
+def test_an_idx_file_is_read_as_it_was_written(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    pixels = drawn(5, 28, 28)
+    file = tmp_path / "images-idx3-ubyte"
+    file.write_bytes(pack(idx(pixels)))
+    images = read_images(file)
+    assert images.dtype == np.float32
+    np.testing.assert_allclose(images, scaled(pixels)[:, None], atol=1e-7)
+    assert images.min() >= -1
+    assert images.max() <= 1
+
+
+def test_of_a_folder_the_training_images_are_read(tmp_path: Path) -> None:
+    train, test = drawn(6, 8, 8), drawn(3, 8, 8)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(train)))
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx(test))
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(drawn(6)))
+    (tmp_path / "README").write_text("not an image")
+    np.testing.assert_allclose(read_images(tmp_path)[:, 0], scaled(train), atol=1e-7)
+
+
+def test_parts_are_joined_in_the_order_of_their_names(tmp_path: Path) -> None:
+    parts = drawn(2, 4, 8, 8)
+    for name, part in zip(("b", "a"), parts, strict=True):
+        (tmp_path / f"{name}-idx3-ubyte").write_bytes(idx(part))
+    np.testing.assert_allclose(read_images(tmp_path)[:, 0], scaled(np.concatenate(parts[::-1])), atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "RGB"])
+def test_pngs_are_read_as_they_were_written(tmp_path: Path, channels: tuple[int, ...]) -> None:
+    pixels = drawn(4, 16, 16, *channels)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    expected = scaled(pixels)[:, None] if channels == () else scaled(pixels).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(read_images(tmp_path), expected, atol=1e-7)
+
+
+def nothing(folder: Path) -> Path:
+    return folder / "missing"
+
+
+def empty(folder: Path) -> Path:
+    return folder
+
+
+def not_idx(folder: Path) -> Path:
+    (folder / "images-idx3-ubyte").write_text("hello, this is no image at all")
+    return folder / "images-idx3-ubyte"
+
+
+def empty_file(folder: Path) -> Path:
+    (folder / "images-idx3-ubyte").touch()
+    return folder / "images-idx3-ubyte"
+
+
+def labels(folder: Path) -> Path:
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx(drawn(100)))
+    return folder / "train-labels-idx1-ubyte"
+
+
+def truncated(folder: Path) -> Path:
+    (folder / "images-idx3-ubyte").write_bytes(idx(drawn(3, 8, 8))[:-1])
+    return folder
+
+
+def truncated_gzip(folder: Path) -> Path:
+    (folder / "images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(drawn(3, 8, 8)))[:-20])
+    return folder
+
+
+def flipped_gzip(folder: Path) -> Path:
+    raw = bytearray(gzip.compress(idx(drawn(3, 8, 8))))
+    raw[40] ^= 0xFF
+    (folder / "images-idx3-ubyte.gz").write_bytes(raw)
+    return folder
+
+
+def no_images(folder: Path) -> Path:
+    (folder / "images-idx3-ubyte").write_bytes(idx(drawn(0, 8, 8)))
+    return folder
+
+
+def no_pixels(folder: Path) -> Path:
+    (folder / "images-idx3-ubyte").write_bytes(idx(drawn(3, 0, 0)))
+    return folder
+
+
+def oblong(folder: Path) -> Path:
+    (folder / "images-idx3-ubyte").write_bytes(idx(drawn(3, 8, 16)))
+    return folder
+
+
+def odd_size(folder: Path) -> Path:
+    (folder / "images-idx3-ubyte").write_bytes(idx(drawn(3, 27, 27)))
+    return folder
+
+
+def mixed_sizes(folder: Path) -> Path:
+    Image.fromarray(drawn(8, 8)).save(folder / "a.png")
+    Image.fromarray(drawn(16, 16)).save(folder / "b.png")
+    return folder
+
+
+def mixed_colours(folder: Path) -> Path:
+    Image.fromarray(drawn(8, 8)).save(folder / "a.png")
+    Image.fromarray(drawn(8, 8, 3)).save(folder / "b.png")
+    return folder
+
+
+def transparent(folder: Path) -> Path:
+    Image.fromarray(drawn(8, 8, 4)).save(folder / "a.png")
+    return folder
+
+
+def broken_png(folder: Path) -> Path:
+    Image.fromarray(drawn(8, 8)).save(folder / "a.png")
+    (folder / "a.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    return folder
+
+
+def no_png(folder: Path) -> Path:
+    (folder / "a.png").write_text("hello")
+    return folder
+
+
+def both_kinds(folder: Path) -> Path:
+    return truncated(mixed_sizes(folder))
+
+
+WRONG = [
+    nothing,
+    empty,
+    not_idx,
+    empty_file,
+    labels,
+    truncated,
+    truncated_gzip,
+    flipped_gzip,
+    no_images,
+    no_pixels,
+]
+WRONG += [oblong, odd_size, mixed_sizes, mixed_colours, transparent, broken_png, no_png, both_kinds]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
+def test_wrong_images_are_refused_in_one_sentence(tmp_path: Path, wrong: Callable[[Path], Path]) -> None:
+    path = wrong(tmp_path)
+    with pytest.raises(InputError) as caught:
+        read_images(path)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert len(sentence.replace(str(path), "")) > 40
+
+
+@pytest.mark.parametrize("size", [8, 10, 12, 14, 16, 20, 24, 28, 32, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_fitting_dcgan_makes_the_size_that_was_asked_for(channels: int, size: int) -> None:
+    shape = fitting_shape(channels, size)
+    with torch.device("meta"):
+        made = zoo.DCGAN(shape)(torch.empty(2, shape.latent, 1, 1))
+    assert made.shape == (2, channels, size, size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4, 7, 9, 27, 36, 57])
+def test_other_sizes_are_refused(size: int) -> None:
+    with pytest.raises(InputError, match="resize"):
+        fitting_shape(1, size)
+
+
+def test_the_zoo_is_used_where_it_fits() -> None:
+    assert fitting_shape(1, 28) == zoo.GREY_DCGAN
+    assert fitting_shape(3, 32) == zoo.PAPER_DCGAN
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+def test_one_seed_gives_one_set_of_weights_and_leaves_the_global_state(tmp_path: Path) -> None:
+    images, before, seen = stripes(256), torch.get_rng_state(), []
+    (first, card), (second, _) = (
+        train_dcgan(images, shape=TINY, epochs=2, seed=3, progress=lambda *tick: seen.append(tick)) for _ in range(2)
+    )
+    other, _ = train_dcgan(images, shape=TINY, epochs=2, seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, second.state_dict()[name]), name
+    assert not torch.equal(first.layers[0].weight, other.layers[0].weight)
+    assert seen == 2 * [(step, 8) for step in range(1, 9)]
+
+    # The weights are those that float16 can hold, so the file is the module.
+    zoo.save(first, tmp_path / "tiny.safetensors", card)
+    latents = torch.from_numpy(np.random.default_rng(0).standard_normal((50, 6), dtype=np.float32))
+    made = zoo.load(tmp_path / "tiny.safetensors").push(latents)
+    with torch.no_grad():
+        direct = first.eval()(latents.reshape(50, 6, 1, 1)).reshape(50, -1)
+    np.testing.assert_allclose(made.numpy(), direct.numpy(), atol=1e-6)
+    assert zoo.card(tmp_path / "tiny.safetensors") == card
+
+
+def test_training_brings_the_samples_closer_to_the_images() -> None:
+    _, card = train_dcgan(stripes(1024), shape=TINY, epochs=20)
+    quality = card["quality"]
+    assert quality["frechet"] < 0.5 * quality["frechet_of_random_weights"]
+    assert quality["frechet_of_data"] < quality["frechet"]
+
+
+@pytest.mark.parametrize("widths", [(8,), (8, 4)], ids=["doubled at the end", "1 x 1 at the end"])
+def test_colours_and_both_kinds_of_last_layers_are_trained(widths: tuple[int, ...]) -> None:
+    shape = zoo.DCGANShape(latent=6, widths=widths, base=4, channels=3, size=8)
+    module, card = train_dcgan(np.repeat(stripes(64), 3, axis=1), shape=shape, epochs=1)
+    assert module.shape == shape
+    assert not module.training
+    assert card["recipe"]["steps"] == 1
+    assert card["parameters"] == sum(weight.numel() for weight in module.parameters())
+
+
+def test_an_interrupted_training_raises_what_interrupted_it() -> None:
+    def interrupt(done: int, _: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_dcgan(stripes(256), shape=TINY, progress=interrupt)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "match"),
+    [
+        (stripes(10), {}, "at least"),
+        (stripes(64)[:, 0], {}, "expected"),
+        (stripes(64)[:, :, :4], {}, "expected"),
+        (stripes(64) * 255, {}, "-1 to 1"),
+        (stripes(64) * np.nan, {}, "-1 to 1"),
+        (stripes(64) * 0, {}, "same"),
+        (np.repeat(stripes(64), 2, axis=1), {}, "channels"),
+        (stripes(64), {"shape": zoo.GREY_DCGAN}, "shape=None"),
+        (stripes(64), {"epochs": 0}, "epochs"),
+        (stripes(64), {"seed": -1}, "seed"),
+        (stripes(64), {"device": "nowhere"}, "device"),
+    ],
+)
+def test_wrong_arguments_are_refused(images: np.ndarray, options: dict, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        train_dcgan(images, **options)
+
+
+def test_frechet_distance_of_shifted_and_stretched_images() -> None:
+    images = np.random.default_rng(0).standard_normal((500, 1, 4, 4))
+    variance = np.trace(np.cov(images.reshape(500, 16).T, bias=True))
+    assert pixel_frechet(images, images) == pytest.approx(0, abs=1e-9)
+    assert pixel_frechet(images, images + 0.5) == pytest.approx(16 * 0.25)
+    centred = images - images.mean(axis=0)
+    assert pixel_frechet(centred, 3 * centred) == pytest.approx(4 * variance)
+
+
+# --- the shipped weights ------------------------------------------------------------------------------------
+
+
+def test_the_model_card_names_the_shipped_file() -> None:
+    text = SHIPPED.with_suffix(".md").read_text(encoding="utf-8")
+    assert re.findall(r"[0-9a-f]{64}", text)[0] == sha256_of_file(SHIPPED)
+    assert SHIPPED.stat().st_size < 1.5e6
+    card = zoo.card("dcgan")
+    assert f"{card['quality']['frechet']:.1f}" in text
+    assert card["reproduce"] in text
+    assert "Zalando" in card["licence"]
+
+
+def test_the_shipped_samples_are_images_and_diverse() -> None:
+    before = torch.get_rng_state()
+    samples = zoo.load("dcgan").sample(2000, 0)[1]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert samples.shape == (2000, 784)
+    assert np.abs(samples).max() <= 1
+    spectrum = np.linalg.eigvalsh(np.cov(samples.T))
+    assert spectrum[-1] < 0.5 * spectrum.sum()
+    assert spectrum.sum() ** 2 > 3 * (spectrum**2).sum()
+
+
+@pytest.mark.full
+def test_the_shipped_samples_are_as_close_to_the_data_as_their_card_says() -> None:
+    if not FASHION.is_dir():
+        pytest.skip("this law needs the data: install Debian's package dataset-fashion-mnist")
+    images = read_images(FASHION)
+    samples = zoo.load("dcgan").sample(10_000, 1)[1]
+    quality = zoo.card("dcgan")["quality"]
+    assert pixel_frechet(samples, images) == pytest.approx(quality["frechet"], rel=0.05)

@@ -1,0 +1,157 @@
+"""Naive twins: the same quantities from the definitions or from the literature, entry by entry.
+
+Nothing here is imported from `gaussequiv`: agreement with it is evidence.
+"""
+
+import numpy as np
+from scipy.special import erf, roots_legendre
+
+
+def g(z):
+    return erf(np.asarray(z) / np.sqrt(2))
+
+
+def dg(z):
+    return np.sqrt(2 / np.pi) * np.exp(-(np.asarray(z) ** 2) / 2)
+
+
+# --- averages of Saad and Solla (Phys. Rev. E 52, 4225 (1995)), written for g = erf(x / sqrt 2) ---
+
+
+def I2(C, a, b):
+    return 2 / np.pi * np.arcsin(C[a, b] / np.sqrt((1 + C[a, a]) * (1 + C[b, b])))
+
+
+def I3(C, a, b, c):
+    """E g'(u_a) u_b g(u_c)."""
+    root = np.sqrt((1 + C[a, a]) * (1 + C[c, c]) - C[a, c] ** 2)
+    return 2 / np.pi / root * (C[b, c] * (1 + C[a, a]) - C[a, b] * C[a, c]) / (1 + C[a, a])
+
+
+def I4(C, a, b, c, d):
+    """E g'(u_a) g'(u_b) g(u_c) g(u_d)."""
+    L4 = (1 + C[a, a]) * (1 + C[b, b]) - C[a, b] ** 2
+    L0 = L4 * C[c, d] - C[b, c] * C[b, d] * (1 + C[a, a]) - C[a, c] * C[a, d] * (1 + C[b, b])
+    L0 += C[a, b] * C[a, c] * C[b, d] + C[a, b] * C[a, d] * C[b, c]
+    lam = lambda x: (
+        L4 * (1 + C[x, x])
+        - C[b, x] ** 2 * (1 + C[a, a])
+        - C[a, x] ** 2 * (1 + C[b, b])
+        + 2 * C[a, b] * C[a, x] * C[b, x]
+    )
+    return 4 / np.pi**2 / np.sqrt(L4) * np.arcsin(L0 / np.sqrt(lam(c) * lam(d)))
+
+
+def test_error(C, v, a):
+    s = np.concatenate([v, -a])
+    return sum(s[i] * s[j] * I2(C, i, j) for i in range(len(s)) for j in range(len(s))) / 2
+
+
+# --- the paper's equations of motion (arXiv:2006.14709), by pairs of fields and with their determinants ---
+
+
+def pairwise_drift(rho, r, q, tt, C, v, a, eta, weight=1.0, sigma=0.0):
+    """dr/dt and dq/dt of one mode, and dv/dt: r (K, M), q (K, K), tt (M, M), in units where R is the sum of r.
+
+    The noise term of dq carries the weight of the mode; label noise sigma adds to the squared error.
+    """
+    K, M = r.shape
+    Q, R, T = C[:K, :K], C[:K, K:], C[K:, K:]
+
+    def move(k, student, teacher):
+        """Drift of w_k . e times another coordinate: `student` its overlaps (K,), `teacher` (M,)."""
+        total = -rho * student[k] * v[k] ** 2 * I3(C, k, k, k) / Q[k, k]
+        for j in range(K):
+            if j == k:
+                continue
+            det = Q[j, j] * Q[k, k] - Q[k, j] ** 2
+            total -= rho * student[k] * v[k] * v[j] * (Q[j, j] * I3(C, k, k, j) - Q[k, j] * I3(C, k, j, j)) / det
+            total -= rho * student[j] * v[k] * v[j] * (Q[k, k] * I3(C, k, j, j) - Q[k, j] * I3(C, k, k, j)) / det
+        for n in range(M):
+            x = K + n
+            det = Q[k, k] * T[n, n] - R[k, n] ** 2
+            total += rho * student[k] * v[k] * a[n] * (T[n, n] * I3(C, k, k, x) - R[k, n] * I3(C, k, x, x)) / det
+            total += teacher[n] * v[k] * a[n] * (Q[k, k] * I3(C, k, x, x) - R[k, n] * I3(C, k, k, x)) / det
+        return eta * total
+
+    def noise(k, m):
+        total = 0.0
+        s = np.concatenate([v, -a])
+        for i in range(K + M):
+            for j in range(K + M):
+                total += s[i] * s[j] * I4(C, k, m, i, j)
+        root = np.sqrt((1 + C[k, k]) * (1 + C[m, m]) - C[k, m] ** 2)
+        return eta**2 * weight * rho * v[k] * v[m] * (total + sigma**2 * 2 / np.pi / root)
+
+    dr = np.array([[move(k, r[:, m], tt[:, m]) for m in range(M)] for k in range(K)])
+    half = np.array([[move(k, q[:, m], r[m]) for m in range(K)] for k in range(K)])
+    dq = half + half.T + np.array([[noise(k, m) for m in range(K)] for k in range(K)])
+    dv = np.array(
+        [
+            eta * (sum(a[n] * I2(C, i, K + n) for n in range(M)) - sum(v[k] * I2(C, i, k) for k in range(K)))
+            for i in range(K)
+        ]
+    )
+    return dr, dq, dv
+
+
+def saad_solla(Q, R, T, v, a, eta):
+    """dQ/dt and dR/dt of a soft committee with readouts v, a and white inputs."""
+    K, M = R.shape
+    C = np.block([[Q, R], [R.T, T]])
+    s = np.concatenate([v, -a])
+    fields = range(K + M)
+    dR = np.array([[-eta * v[i] * sum(s[x] * I3(C, i, K + n, x) for x in fields) for n in range(M)] for i in range(K)])
+    half = np.array([[-eta * v[i] * sum(s[x] * I3(C, i, k, x) for x in fields) for k in range(K)] for i in range(K)])
+    noise = [
+        [eta**2 * v[i] * v[k] * sum(s[x] * s[y] * I4(C, i, k, x, y) for x in fields for y in fields) for k in range(K)]
+        for i in range(K)
+    ]
+    return half + half.T + np.array(noise), dR
+
+
+# --- brute force ---
+
+
+def plane_average(f, h, a, b, c, order=400, half_width=9.0):
+    """E f(x) h(y) by Gauss-Legendre on the four quadrants of the whitened plane, kinks at x = 0 and y = 0 being edges.
+
+    x = sqrt(a) z; the inner integral over y is split at y = 0 for every z.
+    """
+    nodes, weights = roots_legendre(order)
+    r = c / np.sqrt(a * b)
+    total = 0.0
+    for low, high in ((-half_width, 0.0), (0.0, half_width)):
+        z = (low + high) / 2 + (high - low) / 2 * nodes
+        wz = (high - low) / 2 * weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+        edge = np.clip(-r * z / np.sqrt(1 - r * r), -half_width, half_width)
+        for left, right in ((np.full(order, -half_width), edge), (edge, np.full(order, half_width))):
+            e = (left + right)[:, None] / 2 + (right - left)[:, None] / 2 * nodes
+            we = (right - left)[:, None] / 2 * weights * np.exp(-(e**2) / 2) / np.sqrt(2 * np.pi)
+            y = np.sqrt(b) * (r * z[:, None] + np.sqrt(1 - r * r) * e)
+            total += np.sum(wz * f(np.sqrt(a) * z) * np.sum(we * h(y), axis=1))
+    return total
+
+
+def random_covariance(rng, size, scale=1.0):
+    root = rng.standard_normal((size, size + 2)) * scale
+    return root @ root.T / (size + 2)
+
+
+# --- one step after the other ---
+
+
+def sgd(W, v, x, y, lr, lr_readout, batch_size=1, weight_decay=0.0, act=g, slope=dg):
+    """One-pass SGD on samples x (n, N) with labels y (n,), exactly as its update rule reads."""
+    W, v = W.copy(), v.copy()
+    N = W.shape[1]
+    for start in range(0, len(x), batch_size):
+        dW, dv = np.zeros_like(W), np.zeros_like(v)
+        for i in range(start, start + batch_size):
+            field = W @ x[i] / np.sqrt(N)
+            error = v @ act(field) - y[i]
+            dW += lr / np.sqrt(N) * np.outer(v * slope(field) * error, x[i]) / batch_size
+            dv += lr_readout / N * act(field) * error / batch_size
+        W = W - dW - lr * weight_decay / N * W
+        v = v - dv - lr_readout * weight_decay / N * v
+    return W, v

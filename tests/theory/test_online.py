@@ -1,0 +1,281 @@
+"""The equations of motion: the paper's form, Saad and Solla's limit, symmetries, converged references."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import cases
+import gaussequiv as ge
+import oracles
+from gaussequiv.errors import InputError
+from gaussequiv.theory.online import _modes
+
+DATA = Path(__file__).parents[1] / "data" / "online"
+
+
+def moving(problem, time=0.7):
+    """The dynamics of a problem and a state that it reaches: modes there are no longer products of weights."""
+    dynamics, start = _modes(problem)
+    rng = np.random.default_rng(3)
+    r, q, v = dynamics.unpack(start.copy())
+    r += 0.02 * rng.standard_normal(r.shape) * np.abs(r).max()
+    extra = rng.standard_normal((*q.shape[:1], 2, q.shape[-1]))
+    q += 0.1 * np.einsum("kin,lin->kln", extra, extra) / len(dynamics.rho)
+    return dynamics, dynamics.pack(r, q, v)
+
+
+@pytest.mark.parametrize(("K", "M"), cases.NETWORKS)
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+def test_the_drift_is_that_of_the_papers_pairwise_form(K, M, noise):
+    problem = cases.problem(cases.correlated_model(N=12, D=9), K, M, noise=noise)
+    dynamics, y = moving(problem)
+    r, q, v = dynamics.unpack(y)
+    dr, dq, dv = dynamics.unpack(dynamics(y))
+    Q, R, _ = dynamics.overlaps(y)
+    C = np.block([[Q, R], [R.T, dynamics.fields.T]])
+    a, eta = problem.teacher.readout, problem.lr
+    for mode, rho in enumerate(dynamics.rho):
+        at, weight = (..., mode), dynamics.omega[mode]
+        expected = oracles.pairwise_drift(rho, r[at], q[at], dynamics.tt[at], C, v, a, eta, weight, noise)
+        np.testing.assert_allclose(dr[at], expected[0], rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(dq[at], expected[1], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(dv, expected[2], rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(("K", "M"), [(1, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("student", ["erf", "linear"])
+@pytest.mark.parametrize("teacher", ["erf", "linear"])
+def test_coefficients_are_averages_of_the_loss(K, M, student, teacher):
+    """A, B, G, f against Monte Carlo over the fields, by Stein's lemma in its raw form: E u_i d_k L = C A."""
+    rng = np.random.default_rng(5)
+    dynamics, y = moving(
+        cases.problem(cases.correlated_model(N=10, D=8), K, M, student=student, teacher=teacher, noise=0.3)
+    )
+    Q, R, v = dynamics.overlaps(y)
+    c = dynamics.fields.coefficients(Q, R, v)
+    C = np.block([[Q, R], [R.T, dynamics.fields.T]])
+    u = rng.multivariate_normal(np.zeros(K + M), C, size=1_000_000)
+    acts = {"erf": (oracles.g, oracles.dg), "linear": (lambda z: z, np.ones_like)}
+    g, dg = acts[student]
+    h = acts[teacher][0]
+    label_noise = 0.3 * rng.standard_normal(len(u))
+    difference = g(u[:, :K]) @ v - h(u[:, K:]) @ dynamics.fields.a - label_noise
+    slope = v * dg(u[:, :K]) * difference[:, None]
+    checks = [(slope[:, i] * slope[:, j], c.G[i, j]) for i in range(K) for j in range(K)]
+    checks += [(g(u[:, i]) * difference, c.f[i]) for i in range(K)]
+    stein = np.concatenate([c.A, c.B], axis=1) @ C  # E (d_k L) u_x = sum_y S_ky C_yx
+    checks += [(slope[:, k] * u[:, x], stein[k, x]) for k in range(K) for x in range(K + M)]
+    checks.append(((difference + label_noise) ** 2 / 2, dynamics.fields.test_error(Q, R, v)))
+    for draws, value in checks:
+        assert abs(draws.mean() - value) < 5 * draws.std() / np.sqrt(len(draws))
+
+
+@pytest.mark.parametrize(("K", "M"), cases.NETWORKS)
+@pytest.mark.parametrize("options", [{}, {"noise": 0.5, "batch_size": 3}, {"weight_decay": 0.2, "lr_readout": 0.1}])
+def test_the_linear_solve_inverts_the_exact_jacobian(K, M, options):
+    dynamics, y = moving(cases.problem(cases.correlated_model("image", N=20, D=9), K, M, **options))
+    rng = np.random.default_rng(0)
+    b = rng.standard_normal(len(y))
+    _, q, _ = dynamics.unpack(b)
+    q[:] = (q + q.swapaxes(0, 1)) / 2
+    for g in (0.01, 0.5, 20.0):
+        x = dynamics.linearise(y)(g)(b)
+        h = 1e-6 / np.abs(x).max()
+        product = (dynamics(y + h * x) - dynamics(y - h * x)) / (2 * h)
+        np.testing.assert_allclose(x - g * product, b, atol=2e-8 * max(1.0, np.abs(g * product).max()))
+
+
+@pytest.mark.parametrize("lr", [0.1, 1.5])
+def test_white_inputs_give_saad_and_solla(lr):
+    """D = N, c = x: Q and R obey closed equations whatever the dimension."""
+    problem = cases.problem(ge.GaussianModel.isotropic(40), K=3, M=2, lr=lr, train_readout=False)
+    times = ge.log_times(30, 8)
+    curve = ge.predict(problem, times=times, rtol=1e-9)
+    start = problem.order_parameters(problem.student.weights, problem.student.readout)
+    K, M = start.R.shape
+    v, a = problem.student.readout, problem.teacher.readout
+
+    def flow(t, y):
+        dQ, dR = oracles.saad_solla(y[: K * K].reshape(K, K), y[K * K :].reshape(K, M), start.T, v, a, lr)
+        return np.concatenate([dQ.ravel(), dR.ravel()])
+
+    y0 = np.concatenate([start.Q.ravel(), start.R.ravel()])
+    solution = solve_ivp(flow, (0, 30), y0, t_eval=times, rtol=1e-10, atol=1e-12, method="DOP853")
+    np.testing.assert_allclose(curve.data.Q.values.reshape(len(times), -1), solution.y[: K * K].T, atol=1e-7)
+    np.testing.assert_allclose(curve.data.R.values.reshape(len(times), -1), solution.y[K * K :].T, atol=1e-7)
+
+
+def reference(name):
+    """A case of the converged reference solutions (see tests/data/online/README.md)."""
+    z = np.load(DATA / f"{name}.npz")
+    root = np.linalg.cholesky(z["T"])
+    Phi = (z["b_rot"] / np.sqrt(float(z["D"]))).T @ np.linalg.inv(root).T
+    model = ge.GaussianModel(np.diag(z["rhos"]), Phi)
+    teacher = ge.TwoLayer(np.sqrt(len(root)) * root, z["A"])
+    student = ge.TwoLayer(z["w_rot"], z["v0"])
+    return z, ge.OnlineSGD(model, teacher, student, float(z["lr"]), train_readout=bool(z["both"]))
+
+
+@pytest.mark.parametrize("name", ["ident", "a", "a_fixed_v"])
+@pytest.mark.parametrize(("rtol", "relative", "absolute"), [(1e-4, 1e-3, 1e-5), (1e-6, 1e-5, 1e-8), (1e-8, 1e-6, 1e-9)])
+def test_reference_curves_are_met(name, rtol, relative, absolute):
+    z, problem = reference(name)
+    curve = ge.predict(problem, times=z["t"], rtol=rtol)
+    assert (curve.status == ge.Status.OK).all()
+    assert (np.abs(curve.test_error - z["eg"]) <= np.maximum(relative * z["eg"], absolute)).all()
+    for letter, rows in (("Q", z["Q"]), ("R", z["R"]), ("v", z["v"])):
+        np.testing.assert_allclose(curve.data[letter].values, rows, atol=10 * rtol)
+
+
+@pytest.mark.parametrize("kind", ["white", "spread", "image"])
+def test_a_tighter_tolerance_changes_the_curve_by_less_than_the_looser_one(kind):
+    problem = cases.problem(cases.correlated_model(kind, N=200, D=50), lr=0.2)
+    times = ge.log_times(1000, 12)
+    fine = ge.predict(problem, times=times, rtol=1e-8).test_error
+    for rtol in (1e-4, 1e-6):
+        coarse = ge.predict(problem, times=times, rtol=rtol).test_error
+        assert (np.abs(coarse - fine) <= rtol * np.maximum(fine, 1e-2 * fine[0])).all()
+
+
+def test_explicit_integration_of_the_same_equations_agrees():
+    """An independent solver on the same right-hand side."""
+    problem = cases.problem(cases.correlated_model(N=30, D=10), noise=0.2, batch_size=2, weight_decay=0.05)
+    dynamics, start = _modes(problem)
+    times = ge.log_times(20, 6)
+    solution = solve_ivp(
+        lambda t, y: dynamics(y), (0, 20), start, t_eval=times, rtol=1e-11, atol=1e-13, method="DOP853"
+    )
+    curve = ge.predict(problem, times=times, rtol=1e-8)
+    for index, y in enumerate(solution.y.T):
+        np.testing.assert_allclose(curve.data.Q.values[index], dynamics.overlaps(y)[0], atol=1e-8)
+
+
+def test_a_student_that_is_the_teacher_stays_there():
+    model = ge.GaussianModel.isotropic(30)
+    teacher = ge.TwoLayer.random(2, 30, seed=4)
+    curve = ge.predict(ge.OnlineSGD(model, teacher, teacher, lr=0.5), times=[0, 1, 10])
+    np.testing.assert_allclose(curve.test_error, 0, atol=1e-15)
+    np.testing.assert_allclose(curve.data.Q.values, curve.data.R.values, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["twins", "zero row", "zero readout"])
+def test_degenerate_students_are_followed_without_special_cases(kind):
+    """Identical units stay identical, a unit without weights and readout stays put; nothing divides by zero."""
+    model = cases.correlated_model()
+    W = np.random.default_rng(2).standard_normal((3, model.input_dim))
+    v = np.array([0.7, 0.7, -0.3])
+    match kind:
+        case "twins":
+            W[1] = W[0]
+        case "zero row":
+            W[2] = 0.0
+        case "zero readout":
+            v[2] = 0.0
+    teacher = ge.TwoLayer.random(2, model.latent_dim, seed=1)
+    curve = ge.predict(ge.OnlineSGD(model, teacher, ge.TwoLayer(W, v), lr=0.3), times=ge.log_times(20, 5))
+    assert np.isfinite(curve.test_error).all()
+    if kind == "twins":
+        Q, R, v_t = (curve.data[name].values for name in "QRv")
+        np.testing.assert_allclose(R[:, 0], R[:, 1], atol=1e-9)
+        np.testing.assert_allclose(v_t[:, 0], v_t[:, 1], atol=1e-9)
+        np.testing.assert_allclose(Q[:, 0, 0], Q[:, 0, 1], atol=1e-9)
+
+
+def test_permuting_student_units_permutes_the_order_parameters():
+    problem = cases.problem(K=3)
+    order = [2, 0, 1]
+    student = ge.TwoLayer(problem.student.weights[order], problem.student.readout[order])
+    times = ge.log_times(10, 4)
+    one = ge.predict(problem, times=times, rtol=1e-9)
+    other = ge.predict(ge.OnlineSGD(problem.model, problem.teacher, student, problem.lr), times=times, rtol=1e-9)
+    np.testing.assert_allclose(other.test_error, one.test_error, rtol=1e-8)
+    np.testing.assert_allclose(other.data.Q.values, one.data.Q.values[:, order][:, :, order], atol=1e-8)
+
+
+def test_rotating_the_inputs_changes_nothing():
+    problem = cases.problem()
+    N = problem.model.input_dim
+    U = np.linalg.qr(np.random.default_rng(9).standard_normal((N, N)))[0]
+    model = ge.GaussianModel(U @ problem.model.Omega @ U.T, U @ problem.model.Phi)
+    student = ge.TwoLayer(problem.student.weights @ U.T, problem.student.readout)
+    times = ge.log_times(10, 4)
+    one = ge.predict(problem, times=times, rtol=1e-9)
+    other = ge.predict(ge.OnlineSGD(model, problem.teacher, student, problem.lr), times=times, rtol=1e-9)
+    np.testing.assert_allclose(one.test_error, other.test_error, rtol=1e-8)
+
+
+def test_a_teacher_on_the_inputs_is_a_teacher_on_latents_that_are_the_inputs():
+    model = cases.correlated_model()
+    on_inputs = cases.problem(model, teacher_on="inputs")
+    same = ge.GaussianModel(model.Omega, model.Omega, Psi=model.Omega)
+    on_latents = ge.OnlineSGD(same, on_inputs.teacher, on_inputs.student, on_inputs.lr)
+    one, other = (ge.predict(p, times=[0, 1, 5], rtol=1e-9) for p in (on_inputs, on_latents))
+    np.testing.assert_allclose(one.test_error, other.test_error, rtol=1e-9)
+
+
+def test_small_learning_rates_only_rescale_time_and_large_batches_act_like_them():
+    """The noise term is of second order in lr / batch: with it gone, the curve depends on lr t only."""
+    times = np.array([0.0, 1.0, 4.0])
+    small = ge.predict(cases.problem(lr=1e-4), times=times * 1e4)
+    smaller = ge.predict(cases.problem(lr=1e-5), times=times * 1e5)
+    batch = ge.predict(cases.problem(lr=1.0, batch_size=100_000), times=times)
+    np.testing.assert_allclose(small.test_error, smaller.test_error, rtol=2e-4)
+    np.testing.assert_allclose(batch.test_error, smaller.test_error, rtol=2e-4)
+
+
+def test_weight_decay_alone_shrinks_the_student():
+    """A student and a teacher without readout feel the decay only: Q falls as exp(-2 lr kappa t)."""
+    model = cases.correlated_model()
+    student = ge.TwoLayer(np.random.default_rng(0).standard_normal((2, model.input_dim)), np.zeros(2))
+    teacher = ge.TwoLayer(np.ones((1, model.latent_dim)), np.zeros(1))
+    curve = ge.predict(
+        ge.OnlineSGD(model, teacher, student, 0.5, weight_decay=0.3, train_readout=False), times=[0, 2.0]
+    )
+    np.testing.assert_allclose(curve.data.Q.values[1], np.exp(-2 * 0.5 * 0.3 * 2.0) * curve.data.Q.values[0], rtol=1e-7)
+
+
+def test_a_linear_student_on_a_linear_teacher_ends_at_the_label_noise_floor():
+    """Least squares by SGD, white inputs: eg obeys de/dt = -(2 lr - lr^2) e + lr^2 sigma^2 / 2, a closed line."""
+    N, lr, sigma = 25, 0.4, 0.7
+    teacher, student = (ge.TwoLayer.random(1, N, "linear", seed) for seed in (1, 2))
+    problem = ge.OnlineSGD(ge.GaussianModel.isotropic(N), teacher, student, lr, noise=sigma, train_readout=False)
+    times = np.array([0.0, 0.5, 2.0, 40.0])
+    e = ge.predict(problem, times=times, rtol=1e-8).test_error
+    rate, source = 2 * lr - lr**2, lr**2 * sigma**2 / 2
+    np.testing.assert_allclose(e, source / rate + (e[0] - source / rate) * np.exp(-rate * times), rtol=1e-7)
+
+
+def test_a_learning_rate_beyond_the_stability_limit_is_called_divergence():
+    """White inputs, one linear unit: the error falls if and only if lr < 2."""
+    model = ge.GaussianModel.isotropic(20)
+    teacher, student = (ge.TwoLayer.random(1, 20, "linear", seed) for seed in (1, 2))
+    problem = ge.OnlineSGD(model, teacher, student, lr=2.5, train_readout=False)
+    curve = ge.predict(problem, times=ge.log_times(200, 5))
+    assert curve.status[0] is ge.Status.OK
+    assert curve.status[-1] is ge.Status.DIVERGED
+    assert np.isnan(curve.test_error[-1])
+    assert "lower the learning rate" in curve.message
+
+
+def test_the_curve_does_not_depend_on_where_it_is_looked_at():
+    problem = cases.problem()
+    many = ge.predict(problem, times=np.linspace(0, 5, 21)).test_error
+    few = ge.predict(problem, times=[2.5, 5.0]).test_error
+    np.testing.assert_allclose(few, many[[10, 20]], rtol=1e-6)
+
+
+def test_wrong_calls_are_refused_in_a_sentence():
+    problem = cases.problem()
+    for times in ([], [1, 0], [-1, 2], [0, np.nan], [[0, 1]]):
+        with pytest.raises(InputError, match="strictly increasing"):
+            ge.predict(problem, times=times)
+    with pytest.raises(InputError, match=r"pass times=log_times\(100\)"):
+        ge.predict(problem)
+    with pytest.raises(InputError, match="cannot be predicted"):
+        ge.predict("problem", times=[0, 1])
+    with pytest.raises(InputError, match="rtol=0"):
+        ge.predict(problem, times=[0, 1], rtol=0)
+    with pytest.raises(InputError, match="the student's activation relu"):
+        ge.predict(cases.problem(student="relu"), times=[0, 1])
