@@ -45,6 +45,8 @@ def spectrum(kind, N, rng):
         case "image":
             tail = np.arange(2, N + 1) ** -1.3
             rho = np.concatenate([[0.3 * N], 0.7 * N * tail / tail.sum()])
+        case "singular":
+            rho = np.where(np.arange(N) < N // 3, 0.0, 10.0 ** rng.uniform(-8, 1, N))
     return rho * N / rho.sum()
 
 

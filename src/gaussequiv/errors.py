@@ -1,4 +1,8 @@
-"""The two ways in which a call can fail: the user's input, or the machine."""
+"""The two ways in which a call can fail, the user's input or the machine, and the checks of plain numbers."""
+
+import math
+import numbers
+from typing import Any
 
 
 class InputError(ValueError):
@@ -7,3 +11,19 @@ class InputError(ValueError):
 
 class StorageError(OSError):
     """A file could not be written or read, or is not what it says it is (exit code 3)."""
+
+
+def integer(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`; refuses fractions, booleans and what is no number."""
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise InputError(f"{name}={value!r}; expected an integer of at least {least}")
+    return int(value)
+
+
+def number(name: str, value: Any, *, positive: bool = False) -> float:
+    """`value` as a finite float, positive or not negative; refuses booleans and what is no real number."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or value < 0 or (positive and value == 0):
+        raise InputError(f"{name}={value!r}; expected a {'positive' if positive else 'non-negative'} finite number")
+    return float(value)

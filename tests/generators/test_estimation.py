@@ -10,6 +10,7 @@ import gaussequiv as ge
 from gaussequiv import generators
 from gaussequiv.errors import InputError
 from gaussequiv.generators.estimation import Moments, _plan, _tree
+from gaussequiv.models.streams import Purpose, stream
 
 F = generators.gaussian_matrix(24, 8)
 
@@ -18,14 +19,16 @@ F = generators.gaussian_matrix(24, 8)
 def test_estimates_equal_the_closed_form_within_their_standard_errors(sigma):
     exact = ge.GaussianModel.single_layer(F, sigma)
     model = generators.estimate(generators.single_layer(F, sigma), samples=200_000, seed=1)
+    scores = []
     for name in ("Omega", "Phi", "mean_x"):
         error = model.standard_errors[name]
         difference = getattr(model, name) - getattr(exact, name)
         known = error > 1e-9  # the variance of a sign is known exactly
         z = difference[known] / error[known]
-        assert np.abs(z).max() < 6  # Student's law with 15 degrees of freedom, 800 entries
-        assert 0.7 < np.sqrt(np.mean(z**2)) < 1.35
+        assert np.abs(z).max() < 7  # Student's law with 15 degrees of freedom, 800 entries
+        scores.append(z)
         np.testing.assert_allclose(difference[~known], 0, atol=1e-6)
+    assert 0.8 < np.sqrt(np.mean(np.concatenate(scores) ** 2)) < 1.3
 
 
 def test_a_linear_generator_is_found_without_error():
@@ -33,6 +36,7 @@ def test_a_linear_generator_is_found_without_error():
     model = generators.estimate(generators.single_layer(F, "linear"), samples=60)
     np.testing.assert_allclose(model.Phi, F, atol=1e-12)
     np.testing.assert_allclose(model.Omega, F @ F.T, atol=1e-11)
+    np.testing.assert_allclose(model.mean_x, 0, atol=1e-12)  # although the sample mean is not
 
 
 def test_small_samples_are_unbiased_and_jointly_positive():
@@ -103,11 +107,46 @@ def test_a_large_mean_costs_no_accuracy():
     np.testing.assert_allclose(model.Omega, 3.0, rtol=1e-6)
 
 
+def test_standard_errors_are_the_jackknife_over_the_groups_of_the_plan():
+    """Naive twin: leave out each group of samples, estimate by the formulas with all samples in memory."""
+    generator, samples = generators.single_layer(F, "relu"), 400
+    draws = [
+        generator.sample(size, stream(0, Purpose.ESTIMATE, chunk=i)) for group in _plan(samples) for i, size in group
+    ]
+
+    def formulas(parts):
+        c, x = (np.concatenate(piece) for piece in zip(*parts, strict=True))
+        mean_c, mean_x = c.mean(axis=0), x.mean(axis=0)
+        c, x = c - mean_c, x - mean_x
+        Phi = np.linalg.lstsq(c, x, rcond=None)[0].T
+        rest = x - c @ Phi.T
+        noise = np.trace(np.linalg.inv(c.T @ c))
+        return {
+            "Omega": Phi @ Phi.T + (1 - noise) * rest.T @ rest / (len(c) - c.shape[1] - 1),
+            "Phi": Phi,
+            "mean_x": mean_x - Phi @ mean_c,
+        }
+
+    model = generators.estimate(generator, samples=samples)
+    left_out = [formulas(draws[:g] + draws[g + 1 :]) for g in range(16)]
+    for name, value in formulas(draws).items():
+        np.testing.assert_allclose(getattr(model, name), value, atol=1e-12)
+        spread = np.stack([one[name] for one in left_out])
+        expected = np.sqrt(15 / 16 * ((spread - spread.mean(axis=0)) ** 2).sum(axis=0))
+        np.testing.assert_allclose(model.standard_errors[name], expected, rtol=1e-6, atol=1e-12)
+
+
 def test_standard_errors_fall_as_the_root_of_the_samples():
     generator = generators.single_layer(F, "relu")
     few, many = (generators.estimate(generator, n).provenance["relative_error"] for n in (4_096, 262_144))
     for name in ("Omega", "Phi"):
         assert few[name] / many[name] == pytest.approx(8, rel=0.2)
+
+
+def test_a_generator_of_constants_has_no_covariance():
+    model = generators.estimate(generators.Generator(lambda c: torch.ones(len(c), 3), latent=2), samples=200)
+    np.testing.assert_allclose(model.Omega, 0, atol=1e-12)
+    np.testing.assert_allclose(model.mean_x, 1)
 
 
 def test_progress_ends_at_the_number_of_samples():
@@ -128,5 +167,11 @@ def test_failures_name_the_chunk():
         generators.estimate(generators.Generator(breaks_later, latent=2), samples=50_000)
     with pytest.raises(InputError, match="40 samples for D=8 latents; expected more than 40"):
         generators.estimate(generators.single_layer(F), samples=40)
+    with pytest.raises(InputError, match="the latents are not standard normal"):
+        generators.estimate(ge.GaussianModel(4 * np.eye(3), 4 * np.eye(3), 4 * np.eye(3)), samples=4_000)
+    with pytest.raises(InputError, match="expected a Generator, or Generator"):
+        generators.estimate(torch.sin, samples=400)
+    with pytest.raises(InputError, match=r"samples=4000\.0; expected an integer"):
+        generators.estimate(generators.single_layer(F), samples=4e3)
     with pytest.raises(InputError, match="workers=0"):
         generators.estimate(generators.single_layer(F), samples=400, workers=0)

@@ -113,6 +113,17 @@ def test_the_boundary_of_the_covariances_is_valid():
     np.testing.assert_allclose(latents, inputs, atol=1e-7)
 
 
+@pytest.mark.parametrize("largest", [1.0, 300.0])
+def test_eigenvalues_are_refused_below_minus_a_ten_billionth_of_the_largest(largest):
+    spectrum = np.ones(40)
+    spectrum[0], spectrum[-1] = largest, -0.5e-10 * largest
+    U = np.linalg.qr(np.random.default_rng(0).standard_normal((40, 40)))[0]
+    assert ge.GaussianModel((U * spectrum) @ U.T, np.zeros((40, 1))).spectrum[0] == 0
+    spectrum[-1] = -2e-10 * largest
+    with pytest.raises(InputError, match=r"has the eigenvalue -\d.*e-\d"):
+        ge.GaussianModel((U * spectrum) @ U.T, np.zeros((40, 1)))
+
+
 def test_a_model_cannot_be_changed():
     model = ge.GaussianModel.isotropic(3)
     with pytest.raises(ValueError, match="read-only"):

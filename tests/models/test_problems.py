@@ -74,7 +74,7 @@ def test_networks_that_do_not_fit_are_refused_in_a_sentence():
         ge.TwoLayer(np.full((2, 5), np.nan), np.ones(2))
     with pytest.raises(InputError, match="unknown activation 'erv'"):
         ge.TwoLayer(np.ones((2, 5)), np.ones(2), "erv")
-    with pytest.raises(InputError, match="expected positive sizes"):
+    with pytest.raises(InputError, match="units=0; expected an integer of at least 1"):
         ge.TwoLayer.random(0, 5)
     with pytest.raises(InputError, match="expected 'ones' or 'gaussian'"):
         ge.TwoLayer.random(2, 5, readout="zeros")
@@ -90,7 +90,7 @@ def test_streams_differ_in_every_coordinate_and_repeat_in_none():
     }
     assert len(draws) == 2 * len(Purpose) * 2 * 2
     np.testing.assert_array_equal(stream(5, Purpose.TRAIN).random(4), stream(5, Purpose.TRAIN).random(4))
-    with pytest.raises(InputError, match="seed is -1"):
+    with pytest.raises(InputError, match="seed=-1; expected an integer of at least 0"):
         stream(-1, Purpose.TEST)
 
 

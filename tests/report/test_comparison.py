@@ -56,13 +56,40 @@ def test_a_true_theory_is_said_to_depart_no_more_often_than_the_level(theory, co
     assert wrong <= 600 * LEVEL + 3 * np.sqrt(600 * LEVEL)
 
 
-def test_a_departure_of_three_standard_errors_everywhere_is_found_by_the_stretches(theory):
+@pytest.mark.parametrize(("shift", "words"), [(-0.02, "below theory (z = -"), (0.02, "above theory (z = +")])
+def test_a_departure_of_three_standard_errors_everywhere_is_found_by_the_stretches(theory, shift, words):
     """Each point alone is within the bound; together they are not."""
     rng = np.random.default_rng(1)
-    found = [report.compare(theory, pretend(theory, rng, shift=-0.02)) for _ in range(40)]
+    found = [report.compare(theory, pretend(theory, rng, shift=shift)) for _ in range(40)]
     assert sum(not c.agrees for c in found) > 36
-    assert "below theory (z = -" in found[0].sentence
+    assert words in found[0].sentence
     assert "depart from each other" in found[0].sentence
+
+
+@pytest.mark.parametrize("which", ["theory", "practice"])
+def test_a_curve_that_ends_does_not_agree(theory, which):
+    practice = pretend(theory, np.random.default_rng(0))
+    cut = {"theory": theory, "practice": practice}[which].data.copy(deep=True)
+    cut["test_error"][9:] = np.nan
+    comparison = report.compare(*((Curve(cut), practice) if which == "theory" else (theory, Curve(cut))))
+    assert not comparison.agrees
+    assert "over 9 times" in comparison.sentence
+    assert f"From t = {TIMES[9]:.3g} on a curve has no finite value" in comparison.sentence
+
+
+def test_the_largest_departure_is_the_largest_relative_difference(theory):
+    practice = pretend(theory, np.random.default_rng(0))
+    index, size = report.compare(theory, practice).largest_departure
+    relative = np.abs(practice.test_error - theory.test_error) / theory.test_error
+    assert (index, size) == (np.argmax(relative), pytest.approx(relative.max()))
+
+
+def test_a_wrong_overlap_is_named(theory):
+    practice = pretend(theory, np.random.default_rng(0))
+    data = practice.data.copy(deep=True)
+    data["R"][4, 1, 0] += 0.7
+    sentence = report.compare(theory, Curve(data)).overlaps_sentence
+    assert f"R_21, at t = {TIMES[4]:.3g}" in sentence
 
 
 def test_wrong_comparisons_are_refused_in_a_sentence(theory):

@@ -118,15 +118,42 @@ def reference(name):
     return z, ge.OnlineSGD(model, teacher, student, float(z["lr"]), train_readout=bool(z["both"]))
 
 
+@pytest.mark.parametrize("reduce", [True, False])
 @pytest.mark.parametrize("name", ["ident", "a", "a_fixed_v"])
 @pytest.mark.parametrize(("rtol", "relative", "absolute"), [(1e-4, 1e-3, 1e-5), (1e-6, 1e-5, 1e-8), (1e-8, 1e-6, 1e-9)])
-def test_reference_curves_are_met(name, rtol, relative, absolute):
+def test_reference_curves_are_met(name, rtol, relative, absolute, reduce):
     z, problem = reference(name)
-    curve = ge.predict(problem, times=z["t"], rtol=rtol)
+    curve = ge.predict(problem, times=z["t"], rtol=rtol, reduce=reduce)
     assert (curve.status == ge.Status.OK).all()
     assert (np.abs(curve.test_error - z["eg"]) <= np.maximum(relative * z["eg"], absolute)).all()
     for letter, rows in (("Q", z["Q"]), ("R", z["R"]), ("v", z["v"])):
         np.testing.assert_allclose(curve.data[letter].values, rows, atol=10 * rtol)
+
+
+@pytest.mark.parametrize("kind", ["white", "spread", "image", "singular"])
+@pytest.mark.parametrize(("K", "M"), [(2, 2), (3, 1)])
+def test_a_few_nodes_carry_the_curve_of_all_modes(kind, K, M):
+    problem = cases.problem(cases.correlated_model(kind, N=300, D=80), K, M, lr=0.3, noise=0.2)
+    times = ge.log_times(500, 10)
+    for rtol in (1e-5, 1e-8):
+        few, all_modes = (ge.predict(problem, times=times, rtol=rtol, reduce=r) for r in (True, False))
+        assert few.provenance["nodes"] <= 70 < all_modes.provenance["nodes"] == 300
+        e = all_modes.test_error
+        assert (np.abs(few.test_error - e) <= rtol * np.maximum(e, 1e-2 * e[0])).all()
+        for letter in ("Q", "R", "v"):
+            np.testing.assert_allclose(few.data[letter].values, all_modes.data[letter].values, atol=10 * rtol)
+
+
+def test_readouts_that_grow_far_beyond_their_start_enlarge_the_range_of_relaxation_times():
+    """Teacher and student start small together with a linear unit that must grow: the nodes are chosen again."""
+    model = cases.correlated_model("spread", N=200, D=60)
+    teacher = ge.TwoLayer(30 * np.random.default_rng(0).standard_normal((1, 60)), [0.3], "linear")
+    student = ge.TwoLayer(0.1 * np.random.default_rng(1).standard_normal((1, 200)), [0.1], "linear")
+    problem = ge.OnlineSGD(model, teacher, student, lr=0.02, lr_readout=0.5)
+    times = ge.log_times(200, 10)
+    few, all_modes = (ge.predict(problem, times=times, rtol=1e-7, reduce=r) for r in (True, False))
+    assert np.abs(all_modes.data["v"].values).max() > 2
+    np.testing.assert_allclose(few.test_error, all_modes.test_error, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["white", "spread", "image"])
@@ -181,6 +208,42 @@ def test_degenerate_students_are_followed_without_special_cases(kind):
         np.testing.assert_allclose(R[:, 0], R[:, 1], atol=1e-9)
         np.testing.assert_allclose(v_t[:, 0], v_t[:, 1], atol=1e-9)
         np.testing.assert_allclose(Q[:, 0, 0], Q[:, 0, 1], atol=1e-9)
+
+
+def plateau(perturbation):
+    """Two units of an isotropic soft committee that start equal but for a small perturbation."""
+    N, rng = 10, np.random.default_rng(0)
+    w = 0.5 * rng.standard_normal(N)
+    W = np.stack([w, w]) + perturbation * rng.standard_normal((2, N))
+    teacher = ge.TwoLayer(np.sqrt(N) * np.eye(N)[:2], [1, 1])
+    return ge.OnlineSGD(ge.GaussianModel.isotropic(N), teacher, ge.TwoLayer(W, [1, 1]), 0.5, train_readout=False)
+
+
+def test_twins_stay_on_their_plateau_for_ever_and_so_do_twins_of_opposite_sign():
+    problem = plateau(0.0)
+    W = problem.student.weights * np.array([[1.0], [-1.0]])
+    mirrored = ge.OnlineSGD(problem.model, problem.teacher, ge.TwoLayer(W, [1, -1]), 0.5, train_readout=False)
+    times = [0, 500, 2000, 20_000]
+    one, other = (ge.predict(p, times=times) for p in (problem, mirrored))
+    assert one.test_error[1:] == pytest.approx(one.test_error[-1], rel=1e-6)
+    assert one.test_error[-1] > 0.01
+    np.testing.assert_allclose(other.test_error, one.test_error, rtol=1e-9)
+    np.testing.assert_array_equal(one.data.R.values[:, 0], one.data.R.values[:, 1])
+
+
+@pytest.mark.parametrize("perturbation", [1e-4, 1e-6])
+def test_the_escape_from_a_plateau_is_accurate_although_it_amplifies_every_error(perturbation):
+    problem = plateau(perturbation)
+    dynamics, start = _modes(problem)
+    times = np.array([0, 250.0, 450.0, 600.0])
+    solution = solve_ivp(
+        lambda t, y: dynamics(y), (0, 600), start, t_eval=times, rtol=1e-13, atol=1e-15, method="DOP853"
+    )
+    expected = np.array([dynamics.fields.test_error(*dynamics.overlaps(y)) for y in solution.y.T])
+    for rtol in (1e-4, 1e-6, 1e-8):
+        curve = ge.predict(problem, times=times, rtol=rtol)
+        assert (curve.status == ge.Status.OK).all()
+        assert (np.abs(curve.test_error - expected) <= 10 * rtol * np.maximum(expected, 1e-2 * expected[0])).all()
 
 
 def test_permuting_student_units_permutes_the_order_parameters():

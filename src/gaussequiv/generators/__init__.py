@@ -3,6 +3,7 @@
 from gaussequiv.generators.estimation import estimate as estimate
 from gaussequiv.generators.generator import Generator as Generator
 from gaussequiv.generators.zoo import DCGAN as DCGAN
+from gaussequiv.generators.zoo import activation as activation
 from gaussequiv.generators.zoo import dcgan as dcgan
 from gaussequiv.generators.zoo import deep_random as deep_random
 from gaussequiv.generators.zoo import gaussian_matrix as gaussian_matrix

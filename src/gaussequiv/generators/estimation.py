@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, integer
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import Inputs
@@ -107,11 +107,13 @@ def estimate(
         InputError: too few samples, or a generator that fails or returns a NaN (the chunk is named).
 
     """
-    D = generator.latent_dim
+    if not callable(getattr(generator, "sample", None)):
+        raise InputError(
+            f"the generator is a {type(generator).__name__}; expected a Generator, or Generator(it, latent=...)"
+        )
+    D, samples, workers = generator.latent_dim, integer("samples", samples), integer("workers", workers)
     if samples <= 4 * (D + 2):
         raise InputError(f"{samples} samples for D={D} latents; expected more than {4 * (D + 2)} to regress on them")
-    if workers < 1:
-        raise InputError(f"workers={workers}; expected at least 1")
     groups = _plan(samples)
     done = 0
 
@@ -127,10 +129,11 @@ def estimate(
     with ThreadPoolExecutor(workers) as pool:
         parts = list(pool.map(group_moments, groups))
     total = _tree(parts)
+    _require_standard_normal(total)
     Omega, Phi, mean_x = total.regression()
     errors = _jackknife(total, parts)
     size = {
-        name: float(np.linalg.norm(errors[name]) / np.linalg.norm(full))
+        name: float(np.linalg.norm(errors[name]) / (np.linalg.norm(full) or 1.0))
         for name, full in (("Omega", Omega), ("Phi", Phi))
     }
     provenance = {
@@ -141,6 +144,16 @@ def estimate(
         "relative_error": size,
     }
     return GaussianModel(Omega, Phi, mean_x=mean_x, standard_errors=errors, provenance=provenance)
+
+
+def _require_standard_normal(moments: Moments) -> None:
+    """Refuse latents whose means or covariances are ten standard errors from those of N(0, I)."""
+    P = moments.count
+    off = max(np.abs(moments.mean_c).max(), np.abs(moments.cc / P - np.eye(len(moments.cc))).max() / np.sqrt(2))
+    if off > 10 / np.sqrt(P):
+        raise InputError(
+            "the latents are not standard normal; the estimate regresses on latents with mean 0 and covariance I"
+        )
 
 
 def _plan(samples: int) -> list[list[tuple[int, int]]]:

@@ -2,19 +2,21 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, integer
 from gaussequiv.models.streams import as_rng
 
 Array = np.ndarray[Any, np.dtype[Any]]
+DTYPES = (torch.float16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +48,16 @@ class Generator:
     _map: Callable[[Tensor], Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        shape = (self.latent,) if isinstance(self.latent, int) else tuple(self.latent)
+        shape: tuple[Any, ...] = tuple(self.latent) if isinstance(self.latent, Sequence) else (self.latent,)
         if not callable(self.module):
             raise InputError(f"the generator is a {type(self.module).__name__}; expected a torch module or a callable")
-        if not shape or any(not isinstance(size, int) or size < 1 for size in shape):
+        if not shape or not all(isinstance(size, Integral) and int(size) >= 1 for size in shape):
             raise InputError(f"latent={self.latent!r}; expected the shape of one latent, such as 100 or (100, 1, 1)")
-        if self.batch_size < 1:
-            raise InputError(f"batch_size={self.batch_size}; expected at least 1")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise InputError(f"dtype={self.dtype!r}; expected one of {', '.join(map(str, DTYPES))}")
+        integer("batch_size", self.batch_size)
         put = object.__setattr__
-        put(self, "latent", shape)
+        put(self, "latent", tuple(int(size) for size in shape))
         put(self, "device", _device(self.device))
         put(self, "dtype", self.dtype or _own_dtype(self.module))
         put(self, "_map", self._copied())
@@ -96,14 +99,18 @@ class Generator:
         if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
             raise InputError(f"the latents have shape {tuple(latents.shape)}; expected (n, {self.latent_dim})")
         latents = latents.to(device=self.device, dtype=self.dtype)
-        with torch.inference_mode(), torch.random.fork_rng(devices=[], enabled=True):
+        devices = [self.device] if latents.is_cuda else []  # whose global random state is to be left alone
+        with torch.inference_mode(), torch.random.fork_rng(devices=devices):
             outputs = [self._push_batch(batch) for batch in latents.split(self.batch_size)]
+        if len({output.shape[1] for output in outputs}) > 1:
+            raise InputError(
+                f"{self.name} returned outputs of different sizes for different batches; expected one size"
+            )
         return torch.cat(outputs)
 
     def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
         """Draw `n` latents c ~ N(0, I_D) and their inputs: arrays (n, D) and (n, N) in the module's dtype."""
-        if n < 1:
-            raise InputError(f"{n} samples were asked for; expected at least 1")
+        n = integer("n", n)
         draws = torch.from_numpy(as_rng(rng).standard_normal((n, self.latent_dim))).to(self.dtype)
         return draws.numpy(), self.push(draws).cpu().numpy()
 
@@ -111,9 +118,9 @@ class Generator:
         n = len(latents)
         try:
             out = self._map(latents.reshape(n, *self.latent))  # type: ignore[misc]
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # whatever a user's module may raise
             sentence = str(error).strip().split("\n")[0]
             raise InputError(
                 f"{self.name} failed on latents of shape {(n, *self.latent)}: {sentence}; "  # type: ignore[misc]
@@ -121,7 +128,7 @@ class Generator:
             ) from error
         if not isinstance(out, Tensor):
             raise InputError(f"{self.name} returned a {type(out).__name__}; expected one tensor of shape ({n}, ...)")
-        if out.ndim < 2 or len(out) != n:
+        if out.ndim < 2 or len(out) != n or out.numel() == 0:
             raise InputError(f"{self.name} returned shape {tuple(out.shape)} for {n} latents; expected ({n}, ...)")
         if not torch.isfinite(out).all():
             raise InputError(f"{self.name} returned a NaN or an infinity; check its weights and its dtype {self.dtype}")
@@ -148,7 +155,7 @@ def _own_dtype(module: Any) -> torch.dtype:
 def _device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise InputError(f"device {str(device)!r} is not there ({str(error).splitlines()[0]}); use 'cpu'") from error
     return chosen

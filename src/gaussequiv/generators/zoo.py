@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, integer
 from gaussequiv.generators.generator import Generator
+from gaussequiv.maths.activations import Activation, Custom
 from gaussequiv.models.storage import load_arrays, save_arrays
 from gaussequiv.models.streams import Purpose, stream
 
@@ -48,7 +49,12 @@ class Dense(nn.Module):
 
 def single_layer(F: Any, activation: str | Callable[[Tensor], Tensor] = "sign") -> Generator:
     r"""The generator $x = \sigma(F c)$ with the rows of $F$, shape (N, D), as given (no hidden rescaling)."""
-    matrix = torch.as_tensor(np.array(F))
+    if np.iscomplexobj(F):
+        raise InputError("F is complex; expected real numbers")
+    try:
+        matrix = torch.as_tensor(np.array(F))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"F is not an array of numbers ({error})") from error
     if matrix.ndim != 2 or matrix.numel() == 0:
         raise InputError(f"F has shape {tuple(matrix.shape)}; expected (N, D), one row per input")
     if not torch.isfinite(matrix).all():
@@ -74,8 +80,7 @@ def deep_random(
 
 def gaussian_matrix(rows: int, columns: int, seed: int = 0, *, layer: int = 0) -> np.ndarray[Any, np.dtype[np.float64]]:
     r"""A matrix with entries $F_{ij} \sim N(0, 1/\text{columns})$: rows have norm one on average."""
-    if rows < 1 or columns < 1:
-        raise InputError(f"a matrix of shape ({rows}, {columns}) was asked for; expected positive sizes")
+    rows, columns = integer("rows", rows), integer("columns", columns)
     draws = stream(seed, Purpose.WEIGHTS, chunk=layer).standard_normal((rows, columns))
     return np.asarray(draws / np.sqrt(columns))
 
@@ -83,12 +88,30 @@ def gaussian_matrix(rows: int, columns: int, seed: int = 0, *, layer: int = 0) -
 def torch_activation(activation: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The torch form of an activation: by name, or the callable itself."""
     if not isinstance(activation, str):
+        if not callable(activation):
+            raise InputError(f"the activation is a {type(activation).__name__}; expected a name or a callable")
         return activation
     if activation not in TORCH_ACTIVATIONS:
         raise InputError(
             f"unknown activation {activation!r}; expected one of {', '.join(TORCH_ACTIVATIONS)} or a callable"
         )
     return TORCH_ACTIVATIONS[activation]
+
+
+def activation(function: Callable[[Tensor], Tensor]) -> Activation:
+    """A torch function that acts entry by entry as an `Activation` of the theory; its derivative is that of autograd."""
+
+    def value(z: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        with torch.no_grad():
+            return np.asarray(function(torch.from_numpy(np.array(z, dtype=float))).numpy())
+
+    def slope(z: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        fields = torch.from_numpy(np.array(z, dtype=float)).requires_grad_()
+        (gradient,) = torch.autograd.grad(function(fields).sum(), fields)
+        return np.asarray(gradient.numpy())
+
+    value.__name__ = getattr(function, "__name__", "torch function")
+    return Custom(value, slope)
 
 
 # --- convolutional generators -------------------------------------------------------------------------------

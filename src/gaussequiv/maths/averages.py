@@ -1,8 +1,9 @@
 r"""Gaussian averages by quadrature: $E f(x)$ and $E f(x) g(y)$ for centred Gaussian fields, for any functions.
 
-The closed forms of `activations` are checked against these, and every callable without closed forms is served by them.
-One field is integrated by Gauss-Legendre panels that break at zero, so that a kink or a jump there costs nothing; two
-fields by the Hermite series $E f(x) g(y) = \sum_k f_k g_k r^k$, whose remainder is known from Parseval's identity.
+The closed forms of `activations` are checked against these, and every callable without closed forms is served by them. One
+field is integrated by Gauss-Legendre panels that are bisected where the function is not resolved, so kinks and jumps are
+found wherever they are; two fields by the Hermite series $E f(x) g(y) = \sum_k f_k g_k r^k$, whose remainder is known from
+Parseval's identity, and by direct integration over the plane where the series is too slow.
 """
 
 from collections.abc import Callable
@@ -17,50 +18,114 @@ from gaussequiv.errors import InputError
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Function = Callable[[Array], Array]
 
-HALF_WIDTH = 11.0  # the Gaussian weight beyond is 4e-28
+HALF_WIDTH = 11.0  # in standard deviations; the Gaussian weight beyond is 4e-28
+WIDTH = 0.25  # of a panel, in standard deviations
+ORDER = 16
+DEPTH = 36  # bisections of a panel that holds a kink
+RESOLVED = 1e-11  # error of a panel's interpolant, relative to the function's size, that needs no bisection
 TERMS = 400
 
 
 @cache
-def gaussian_rule(panels: int = 44, order: int = 16) -> tuple[Array, Array]:
-    """Nodes and weights for E f(z), z ~ N(0, 1): Gauss-Legendre on equal panels of [-11, 11], zero being an end point."""
-    nodes, weights = roots_legendre(order)
-    edges = np.linspace(-HALF_WIDTH, HALF_WIDTH, panels + 1)
-    middle, half = (edges[1:] + edges[:-1]) / 2, np.diff(edges) / 2
-    z = (middle[:, None] + half[:, None] * nodes).ravel()
-    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-    return z, (half[:, None] * weights).ravel() * density
+def _legendre() -> tuple[Array, Array]:
+    nodes, weights = roots_legendre(ORDER)
+    return nodes, weights
+
+
+def _panels(edges: Array) -> tuple[Array, Array]:
+    """Gauss-Legendre nodes and weights on consecutive panels, edges (..., panels + 1) -> (..., panels * ORDER)."""
+    nodes, weights = _legendre()
+    middle, half = (edges[..., 1:] + edges[..., :-1]) / 2, np.diff(edges, axis=-1) / 2
+    shape = (*edges.shape[:-1], -1)
+    return (middle[..., None] + half[..., None] * nodes).reshape(shape), (half[..., None] * weights).reshape(shape)
+
+
+def breaks(f: Function, reach: float) -> Array:
+    """Edges that resolve f on [-reach, reach]: zero, and panels that shrink towards every kink, jump or steep place.
+
+    Raises:
+        InputError: f returns a NaN, acts not entry by entry, or is resolved by no reasonable number of panels.
+
+    """
+    nodes, _ = _legendre()
+    probes = np.array([-0.97, -0.43, 0.11, 0.68, 0.93])
+    interpolate = np.polynomial.legendre.legvander(probes, ORDER - 1) @ np.linalg.inv(
+        np.polynomial.legendre.legvander(nodes, ORDER - 1)
+    )
+    edges = np.linspace(-reach, reach, 89)  # zero is one of them
+    left, right = edges[:-1], edges[1:]
+    kept = [np.zeros(1)]
+    scale = 0.0
+    for _ in range(DEPTH):
+        middle, half = ((left + right) / 2)[:, None], ((right - left) / 2)[:, None]
+        values, tested = _finite(f, middle + half * nodes), _finite(f, middle + half * probes)
+        scale = max(scale, float(np.abs(values).max()))
+        local = np.maximum(np.abs(values).max(axis=1), 1e-3 * scale)  # below is rounding
+        rough = np.abs(values @ interpolate.T - tested).max(axis=1) > RESOLVED * local
+        if not rough.any():
+            break
+        centre = middle[rough, 0]
+        kept += [left[rough], centre, right[rough]]
+        left, right = np.concatenate([left[rough], centre]), np.concatenate([centre, right[rough]])
+        if len(left) > 4096:
+            raise InputError("a function is too rough to be averaged over Gaussian fields; use a smoother function")
+    return np.unique(np.concatenate(kept))
+
+
+def gaussian_rule(f: Function, variance: Array) -> tuple[Array, Array]:
+    r"""Nodes z and weights for $E f(\sqrt a z)$, $z \sim N(0, 1)$: one row for every variance a, (variances, nodes).
+
+    A function that is rough nowhere but at zero needs one row for all, (1, nodes).
+    """
+    deviation = np.sqrt(variance)[:, None]
+    uniform = np.arange(-HALF_WIDTH, HALF_WIDTH + WIDTH / 2, WIDTH)
+    largest = float(deviation.max(initial=0.0)) * HALF_WIDTH
+    special = breaks(f, largest) if largest > 0 else np.zeros(1)
+    if len(special) == 1:
+        z, weights = _panels(uniform[None])
+        return z, weights * _density(z)
+    scaled = np.divide(special, deviation, out=np.zeros((len(variance), len(special))), where=deviation > 0)
+    edges = np.concatenate([np.broadcast_to(uniform, (len(variance), len(uniform))), scaled], axis=1)
+    z, weights = _panels(np.sort(np.clip(edges, -HALF_WIDTH, HALF_WIDTH), axis=1))
+    return z, weights * _density(z)
 
 
 def single(f: Function, variance: Any) -> Array:
     r"""$E f(x)$, $x \sim N(0, a)$, for every entry of `variance`.
 
     Raises:
-        InputError: the average has not settled to 1e-9 when the rule is refined (a kink or jump away from zero may do
-            so), or the function returns a NaN.
+        InputError: the function returns a NaN, is too rough, or grows so fast that its average is not in reach.
 
     """
     a = np.asarray(variance, dtype=float)
-    coarse, fine = (_single(f, a, *gaussian_rule(panels)) for panels in (44, 132))
-    _require_settled(np.abs(fine - coarse), _single(lambda x: f(x) ** 2, a, *gaussian_rule()), "E f(x)")
-    return fine
+    unique, index = np.unique(a, return_inverse=True)
+    z, weights = gaussian_rule(f, unique)
+    values = _finite(f, np.sqrt(unique)[:, None] * z)
+    _require_decay(values, weights, z)
+    return np.sum(values * weights, axis=1)[index].reshape(a.shape)
 
 
 def hermite_coefficients(f: Function, variance: Any, terms: int = TERMS) -> Array:
-    r"""$f_k = E f(\sqrt a z) he_k(z)$ with $he_k$ orthonormal, shape (*variance.shape, terms)."""
-    a = np.asarray(variance, dtype=float)
-    z, weights = gaussian_rule(panels=132)
-    return _values(f, a, z) @ (weights[:, None] * _hermite(terms))
+    r"""$f_k = E f(\sqrt a z) he_k(z)$ with $he_k$ orthonormal, for variances (n,): shape (n, terms)."""
+    a = np.atleast_1d(np.asarray(variance, dtype=float))
+    z, weights = gaussian_rule(f, a)
+    product = _finite(f, np.sqrt(a)[:, None] * z) * weights
+    coefficients = np.empty((len(a), terms))
+    before, now = np.zeros_like(z), np.ones_like(z)
+    for k in range(terms):
+        coefficients[:, k] = product @ now[0] if len(now) == 1 else np.sum(product * now, axis=1)
+        before, now = now, (z * now - np.sqrt(k) * before) / np.sqrt(k + 1)
+    return coefficients
 
 
 def pairwise(f: Function, g: Function, a: Any, b: Any, c: Any, tolerance: float = 1e-9) -> Array:
     r"""$E f(x) g(y)$ for $(x, y) \sim N(0, [[a, c], [c, b]])$, for broadcastable arrays of variances and covariances.
 
     The series is used where its remainder $\sqrt{\sum_{k > n} f_k^2 \sum_{k > n} g_k^2}\, |r|^{n+1}$ is below `tolerance`
-    times the scale of the average, the plane is integrated directly elsewhere, and the line where $|r| = 1$.
+    times the scale of the average; elsewhere the plane is integrated directly, or the line where $|r| = 1$.
 
     Raises:
-        InputError: an average cannot be computed to `tolerance`.
+        InputError: as for `single`.
 
     """
     a, b, c = np.broadcast_arrays(*(np.asarray(m, dtype=float) for m in (a, b, c)))
@@ -73,11 +138,10 @@ def pairwise(f: Function, g: Function, a: Any, b: Any, c: Any, tolerance: float 
     a_index, b_index = a_index.reshape(a.shape), b_index.reshape(b.shape)
     remainder = np.sqrt(f_tail[a_index] * g_tail[b_index]) * np.abs(r) ** TERMS
     scale = np.sqrt(f2[a_index] * g2[b_index])
-    hard = remainder > tolerance * np.maximum(scale, 1e-300)
     result = _series(fk, gk, a_index, b_index, r)
-    for index in np.argwhere(hard):
+    for index in np.argwhere(remainder > tolerance * np.maximum(scale, 1e-300)):
         at = tuple(index)
-        result[at] = _plane(f, g, float(a[at]), float(b[at]), float(r[at]), tolerance)
+        result[at] = _plane(f, g, float(a[at]), float(b[at]), float(r[at]))
     return result
 
 
@@ -90,59 +154,60 @@ def _series(fk: Array, gk: Array, a_index: Any, b_index: Any, r: Array) -> Array
     return result
 
 
-def _plane(f: Function, g: Function, a: float, b: float, r: float, tolerance: float) -> float:
-    r"""The average with strongly correlated fields, $y = \sqrt b (r z + \sqrt{1-r^2} z')$, by refinement of both rules."""
-    previous = np.nan
-    for panels in (44, 132, 396):
-        z, weights = gaussian_rule(panels)
-        inner, inner_weights = (z, weights) if abs(r) < 1 else (np.zeros(1), np.ones(1))
-        y = np.sqrt(b) * (r * z[:, None] + np.sqrt(1 - r * r) * inner)
-        value = float((weights * f(np.sqrt(a) * z)) @ (g(y) @ inner_weights))
-        if abs(value - previous) <= tolerance * max(abs(value), 1.0):
-            return value
-        previous = value
-    raise InputError(
-        f"a Gaussian average of two fields with correlation {r:.6f} did not settle; use a smoother function"
-    )
+def _plane(f: Function, g: Function, a: float, b: float, r: float) -> float:
+    r"""One average over the plane, $y = \sqrt b (r z + \sqrt{1 - r^2}\, z')$, both integrals broken where f and g are rough.
 
-
-def _hermite(terms: int) -> Array:
-    return _hermite_table(terms)
-
-
-@cache
-def _hermite_table(terms: int) -> Array:
-    """Orthonormal Hermite polynomials at the fine rule's nodes, shape (nodes, terms)."""
-    z, _ = gaussian_rule(panels=132)
-    table = np.empty((len(z), terms))
-    table[:, 0] = 1.0
-    if terms > 1:
-        table[:, 1] = z
-    for k in range(1, terms - 1):
-        table[:, k + 1] = (z * table[:, k] - np.sqrt(k) * table[:, k - 1]) / np.sqrt(k + 1)
-    return table
-
-
-def _single(f: Function, a: Array, z: Array, weights: Array) -> Array:
-    return _values(f, a, z) @ weights
-
-
-def _values(f: Function, a: Array, z: Array) -> Array:
-    values = np.asarray(f(np.sqrt(a)[..., None] * z), dtype=float)
-    if values.shape != (*a.shape, len(z)):
-        raise InputError(
-            f"the function returned shape {values.shape} for {(*a.shape, len(z))}; it must act entry by entry"
+    The outer integrand, f(x) times the inner average, is rough where f is and, softened over $\sqrt{1-r^2}$, where g is.
+    """
+    edges = breaks(g, np.sqrt(b) * HALF_WIDTH) / np.sqrt(b)
+    if abs(r) == 1:
+        return float(single(lambda x: f(x) * g(r * np.sqrt(b / a) * x), a))
+    width = np.sqrt(1 - r * r)
+    places = np.unique(np.round(edges, 6))
+    soft = (places[:, None] + width * np.linspace(-8, 8, 17)) / r
+    uniform = np.arange(-HALF_WIDTH, HALF_WIDTH + WIDTH / 2, WIDTH)
+    own = breaks(f, np.sqrt(a) * HALF_WIDTH) / np.sqrt(a)
+    outer = np.unique(np.clip(np.concatenate([uniform, own, soft.ravel()]), -HALF_WIDTH, HALF_WIDTH))
+    total = 0.0
+    for piece in np.array_split(np.arange(len(outer) - 1), max(1, len(outer) // 16)):
+        z, weights = _panels(outer[piece[0] : piece[-1] + 2])
+        broken = np.concatenate(
+            [np.broadcast_to(uniform, (len(z), len(uniform))), (edges - r * z[:, None]) / width], axis=1
         )
+        inner, inner_weights = _panels(np.sort(np.clip(broken, -HALF_WIDTH, HALF_WIDTH), axis=1))
+        average = np.sum(g(np.sqrt(b) * (r * z[:, None] + width * inner)) * inner_weights * _density(inner), axis=1)
+        total += float(np.sum(weights * _density(z) * f(np.sqrt(a) * z) * average))
+    return total
+
+
+def _density(z: Array) -> Array:
+    return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+
+def _finite(f: Function, x: Array) -> Array:
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.asarray(f(x), dtype=float)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a user's function may raise
+        raise InputError(
+            f"the function fails on NumPy arrays ({str(error).splitlines()[0]}); a torch function goes through "
+            "generators.activation(f)"
+        ) from error
+    if values.shape != x.shape:
+        raise InputError(f"the function returned shape {values.shape} for {x.shape}; it must act entry by entry")
     if not np.isfinite(values).all():
         raise InputError("the function returned a NaN or an infinity on Gaussian fields; expected finite values")
     return values
 
 
-def _require_settled(change: Array, squares: Array, what: str) -> None:
-    if np.any(change > 1e-9 * np.sqrt(np.maximum(squares, 1e-300))):
-        raise InputError(
-            f"the average {what} did not settle to 1e-9 (last change {change.max():.1e}); use a smoother function"
-        )
+def _require_decay(values: Array, weights: Array, z: Array) -> None:
+    """Refuse what still contributes within one standard deviation of the end of the rule."""
+    size = np.abs(values) * weights
+    beyond = np.sum(np.where(np.abs(z) > HALF_WIDTH - 1, size, 0.0), axis=1)
+    if np.any(beyond > 1e-13 * np.sum(size, axis=1)):
+        raise InputError("a function grows too fast for its average over Gaussian fields; use a smaller variance")
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

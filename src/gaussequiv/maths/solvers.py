@@ -148,7 +148,7 @@ def integrate(
     status = [Status.NOT_CONVERGED] * len(times)
     values[0], status[0] = y, Status.OK
     t, steps, rejected, previous = float(times[0]), 0, 0, 1.0
-    h = _first_step(f, linearise, y, float(times[-1]) - t, error)
+    h = _first_step(f, linearise, y, float(times[-1]) - t, error) if len(times) > 1 else 0.0
     for index in range(1, len(times)):
         target = float(times[index])
         while t < target:
@@ -195,9 +195,9 @@ def _step(f: Callable[[Array], Array], solve: LinearSolve, y: Array, h: float, m
 
 def _first_step(f: Any, linearise: Any, y: Array, span: float, error: Any) -> float:
     """A step over which an implicit Euler step changes the value by about one hundred times the allowed error, at most."""
-    h = min(span, 1e-3)
+    h, slope, solver = min(span, 1e-3), f(y), linearise(y)
     while h > 1e-12:
-        change = linearise(y)(h)(h * f(y))
+        change = solver(h)(h * slope)
         size = error(y, y + change, change)
         if np.isfinite(size) and size <= 1e4:
             return h

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, integer
 from gaussequiv.maths import averages
 from gaussequiv.maths.activations import Activation, activation
 from gaussequiv.maths.averages import Array
@@ -78,8 +78,7 @@ class GaussianModel:
     @classmethod
     def isotropic(cls, N: int) -> "GaussianModel":
         """White inputs that are the latents themselves: D = N, c = x, Omega = Phi = Psi = I."""
-        if N < 1:
-            raise InputError(f"N={N}; expected at least one input")
+        N = integer("N", N)
         return cls(np.eye(N), np.eye(N), provenance={"source": "isotropic"})
 
     @classmethod
@@ -123,9 +122,7 @@ class GaussianModel:
 
     def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
         """Draw `n` latents (n, D) and inputs (n, N) of the Gaussian law: the generator's Gaussian twin."""
-        if n < 1:
-            raise InputError(f"{n} samples were asked for; expected at least 1")
-        rng = as_rng(rng)
+        n, rng = integer("n", n), as_rng(rng)
         latents = rng.standard_normal((n, self.latent_dim)) @ self._factors[0]
         inputs = latents @ self._factors[1] + rng.standard_normal((n, self.input_dim)) @ self._factors[2]
         return latents + self.mean_c, inputs + self.mean_x
@@ -201,6 +198,8 @@ def _matrix(name: str, value: Any) -> Array:
 
 def _array(name: str, value: Any) -> Array:
     try:
+        if np.iscomplexobj(value):
+            raise InputError(f"{name} is complex; expected real numbers")
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is not an array of numbers ({error})") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, integer, number
 from gaussequiv.maths.activations import Activation, activation
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import _array, _frozen, _matrix
@@ -53,12 +53,14 @@ class TwoLayer:
         readout: str = "ones",
         scale: float = 1.0,
     ) -> "TwoLayer":
-        """Weights N(0, scale^2), and a readout of "ones" or "gaussian" (standard normal) numbers."""
-        if units < 1 or dim < 1:
-            raise InputError(f"a network of {units} units and dimension {dim} was asked for; expected positive sizes")
+        """Weights N(0, scale^2), and a readout of "ones" or "gaussian" (standard normal) numbers.
+
+        Networks of another size, and generators, have other random numbers at the same seed.
+        """
+        units, dim, scale = integer("units", units), integer("dim", dim), number("scale", scale)
         if readout not in ("ones", "gaussian"):
             raise InputError(f"readout={readout!r}; expected 'ones' or 'gaussian'")
-        rng = stream(seed, Purpose.WEIGHTS)
+        rng = stream(seed, Purpose.NETWORK, chunk=dim, lane=units)
         weights = scale * rng.standard_normal((units, dim))
         return cls(weights, np.ones(units) if readout == "ones" else rng.standard_normal(units), activation)
 

@@ -1,12 +1,11 @@
 r"""Problems: what is learned, from what, and how. Theory and simulation both take one; neither knows the other."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, integer, number
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import OrderParameters, TwoLayer
@@ -68,6 +67,9 @@ class OnlineSGD:
     teacher_on: Literal["latents", "inputs"] = field(default="latents", kw_only=True)
 
     def __post_init__(self) -> None:
+        for name, kind in (("model", GaussianModel), ("teacher", TwoLayer), ("student", TwoLayer)):
+            if not isinstance(getattr(self, name), kind):
+                raise InputError(f"the {name} is a {type(getattr(self, name)).__name__}; expected a {kind.__name__}")
         N, D = self.model.input_dim, self.model.latent_dim
         if self.teacher_on not in ("latents", "inputs"):
             raise InputError(f"teacher_on={self.teacher_on!r}; expected 'latents' or 'inputs'")
@@ -78,12 +80,13 @@ class OnlineSGD:
             raise InputError(
                 f"the teacher has {self.teacher.dim} weights a unit; expected {seen}, the {self.teacher_on}"
             )
-        _require("lr", self.lr, positive=True)
-        _require("lr_readout", self.rate_readout, positive=False)
-        _require("noise", self.noise, positive=False)
-        _require("weight_decay", self.weight_decay, positive=False)
-        if self.batch_size != int(self.batch_size) or self.batch_size < 1:
-            raise InputError(f"batch_size={self.batch_size}; expected an integer of at least 1")
+        if not isinstance(self.train_readout, bool):
+            raise InputError(f"train_readout={self.train_readout!r}; expected True or False")
+        number("lr", self.lr, positive=True)
+        number("lr_readout", self.rate_readout)
+        number("noise", self.noise)
+        number("weight_decay", self.weight_decay)
+        integer("batch_size", self.batch_size)
 
     @property
     def rate_readout(self) -> float:
@@ -133,22 +136,18 @@ class OnlineSGD:
 
 def log_times(end: float, points: int = 60, start: float = 0.1) -> Array:
     """0 and `points` log-spaced times from `start` to `end`, in units of steps / N."""
-    if not (0 < start < end < math.inf):
+    points = integer("points", points, least=2)
+    if not number("start", start, positive=True) < number("end", end, positive=True):
         raise InputError(f"times from {start} to {end} were asked for; expected 0 < start < end")
-    if points < 2:
-        raise InputError(f"{points} points were asked for; expected at least 2")
     return np.concatenate([[0.0], np.geomspace(start, end, points)])
 
 
 def checked_times(times: object) -> Array:
     """Times as a one-dimensional array, increasing and not negative, or an `InputError`."""
-    t = np.atleast_1d(np.asarray(times, dtype=float))
+    try:
+        t = np.atleast_1d(np.array(times, dtype=float))
+    except (TypeError, ValueError):
+        t = np.zeros(0)
     if t.ndim != 1 or t.size == 0 or not np.isfinite(t).all() or t[0] < 0 or np.any(np.diff(t) <= 0):
         raise InputError("times must be finite, at least 0 and strictly increasing, such as log_times(100)")
     return t
-
-
-def _require(name: str, value: object, *, positive: bool) -> None:
-    number = isinstance(value, int | float | np.floating | np.integer) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0 or (positive and value == 0):  # type: ignore[arg-type, operator]
-        raise InputError(f"{name}={value!r}; expected a {'positive' if positive else 'non-negative'} finite number")

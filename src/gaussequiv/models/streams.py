@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, integer
 
 
 class Purpose(IntEnum):
@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     TEST = 3
     CHECK = 4
     WEIGHTS = 5
+    NETWORK = 6
 
 
 def stream(seed: int, purpose: Purpose, *, chunk: int = 0, lane: int = 0) -> np.random.Generator:
@@ -29,8 +30,8 @@ def stream(seed: int, purpose: Purpose, *, chunk: int = 0, lane: int = 0) -> np.
     stream. A piece may draw up to 2^128 blocks before it would meet the next lane.
     """
     for name, value in (("seed", seed), ("chunk", chunk), ("lane", lane)):
-        if not 0 <= value < 2**64:
-            raise InputError(f"{name} is {value}; expected an integer from 0 to 2^64 - 1")
+        if integer(name, value, least=0) >= 2**64:
+            raise InputError(f"{name}={value}; expected less than 2^64")
     counter = np.array([0, 0, lane, purpose], dtype=np.uint64)
     key = np.array([seed, chunk], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(counter=counter, key=key))
@@ -38,4 +39,4 @@ def stream(seed: int, purpose: Purpose, *, chunk: int = 0, lane: int = 0) -> np.
 
 def as_rng(rng: np.random.Generator | int, purpose: Purpose = Purpose.SAMPLE) -> np.random.Generator:
     """A NumPy generator as it is, or the stream of an integer seed."""
-    return rng if isinstance(rng, np.random.Generator) else stream(int(rng), purpose)
+    return rng if isinstance(rng, np.random.Generator) else stream(integer("rng", rng, least=0), purpose)

@@ -170,8 +170,6 @@ def main() -> None:
         app()
     except InputError as error:
         sys.exit(_fail(str(error), 2, debug, error))
-    except KeyboardInterrupt as error:
-        sys.exit(_fail("interrupted; the same command again resumes after the last finished stage", 130, False, error))
     except StorageError as error:
         sys.exit(_fail(str(error), 3, debug, error))
     except Exception as error:
@@ -215,9 +213,9 @@ def _show_comparison(run: "Run") -> None:
         rows.append(row)
     paths = run.draw()
     _table(head, rows)
-    _say(comparison.sentence)
+    _say(f"{comparison.sentence} {comparison.overlaps_sentence}")
     if twin is not None:
-        _say(f"On the Gaussian twin: {twin.sentence}")
+        _say(f"On the Gaussian twin: {twin.sentence} {twin.overlaps_sentence}")
     if (comparison.theory.status != "ok").any():
         _say(comparison.theory.message)
     _say("written: " + ", ".join(str(path) for path in paths))
@@ -234,12 +232,20 @@ def _progress() -> Iterator[Any]:
     tasks: dict[str, Any] = {}
 
     def report(stage: str, done: float, total: float) -> None:
+        if not tasks:
+            bars.start()
         if stage not in tasks:
             tasks[stage] = bars.add_task(stage, total=total)
         bars.update(tasks[stage], completed=done)
 
-    with bars:
+    try:
         yield report
+    except KeyboardInterrupt:
+        print("error: interrupted; the same command again resumes after the last finished stage", file=sys.stderr)
+        raise typer.Exit(130) from None
+    finally:
+        if tasks:
+            bars.stop()
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -104,9 +104,16 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether every point and every stretch is within `bound`."""
-        largest = max(np.nanmax(np.abs(self.z)), *(abs(score) for *_, score in self.stretches))
-        return bool(largest <= self.bound)
+        """Whether both curves are finite at all times, and every point and every stretch is within `bound`."""
+        finite = self.z[np.isfinite(self.z)]
+        largest = max(np.abs(finite).max(), *(abs(score) for *_, score in self.stretches))
+        return bool(largest <= self.bound) and self.ended is None
+
+    @property
+    def ended(self) -> float | None:
+        """The first time at which a curve has no finite test error (it diverged); None where there is none."""
+        lost = ~(np.isfinite(self.theory.test_error) & np.isfinite(self.practice.test_error))
+        return float(self.times[np.argmax(lost)]) if lost.any() else None
 
     @property
     def largest_departure(self) -> tuple[int, float]:
@@ -117,6 +124,26 @@ class Comparison:
         return index, float(relative[index])
 
     @property
+    def overlaps_sentence(self) -> str:
+        """The largest difference of an overlap Q or R, in words: test errors may agree where overlaps do not."""
+        found = []
+        for name in ("Q", "R"):
+            theory, practice, error = (c.data[n].values for c, n in self._sources(name))
+            difference = np.where(np.isfinite(practice - theory), practice - theory, 0.0)
+            at = np.unravel_index(np.argmax(np.abs(difference)), difference.shape)
+            found.append(
+                (abs(difference[at]), f"{name}_{at[1] + 1}{at[2] + 1}", at[0], theory[at], practice[at], error[at])
+            )
+        _, label, time, theory, practice, error = max(found)
+        return (
+            f"The largest difference of an overlap is that of {label}, at t = {self.times[time]:.3g}: "
+            f"theory {theory:.3g}, simulation {practice:.3g} ± {error:.1g}."
+        )
+
+    def _sources(self, name: str) -> tuple[tuple[Curve, str], ...]:
+        return (self.theory, name), (self.practice, name), (self.practice, f"{name}_se")
+
+    @property
     def sentence(self) -> str:
         """What was found, in words."""
         i, (j, relative) = self.worst, self.largest_departure
@@ -125,13 +152,14 @@ class Comparison:
             f"theory {self.theory.test_error[i]:.4g}, simulation {self.practice.test_error[i]:.4g} "
             f"± {self.standard_error[i]:.2g}"
         )
-        steady = ""
+        steady = "" if self.ended is None else f" From t = {self.ended:.3g} on a curve has no finite value."
         for start, end, mean, score in self.stretches:
             if abs(score) > self.bound:
                 side = "above" if mean > 0 else "below"
                 steady += f" From t = {start:.3g} to {end:.3g} it is {abs(mean):.1%} {side} theory (z = {score:+.1f})."
+        count = np.isfinite(self.z).sum()
         return (
-            f"Theory and simulation {verdict}: rms z = {self.rms_z:.2f} over {len(self.times)} times, "
+            f"The test errors of theory and simulation {verdict}: rms z = {self.rms_z:.2f} over {count} times, "
             f"worst z = {self.z[i]:+.2f} at t = {self.times[i]:.3g} ({where}; chance explains |z| up to {self.bound:.1f}); "
             f"the largest relative difference is {relative:.1%}, at t = {self.times[j]:.3g}.{steady}"
         )
@@ -148,9 +176,12 @@ class Comparison:
         """The comparison in plain values; numbers that are not finite become None."""
         table = self.to_dataframe().to_dict(orient="list")
         plain = {name: [float(x) if np.isfinite(x) else None for x in column] for name, column in table.items()}
-        summary = {"sentence": self.sentence, "agrees": self.agrees, "rms_z": self.rms_z, "bound": self.bound}
         return {
-            **summary,
+            "sentence": self.sentence,
+            "overlaps": self.overlaps_sentence,
+            "agrees": self.agrees,
+            "rms_z": self.rms_z,
+            "bound": self.bound,
             "worst_time": float(self.times[self.worst]),
             "worst_z": float(self.z[self.worst]),
             "table": plain,

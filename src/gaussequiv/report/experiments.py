@@ -36,7 +36,7 @@ SIMULATED = (*PROBLEM, "simulation")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class GeneratorSection(_Section):
@@ -45,7 +45,7 @@ class GeneratorSection(_Section):
     name: str = "dcgan"
     input_dim: int | None = Field(default=None, ge=1)
     latent_dim: int | None = Field(default=None, ge=1)
-    widths: tuple[int, ...] | None = None
+    widths: tuple[int, ...] | None = Field(default=None, strict=False)
     activation: str | None = None
     seed: int = Field(default=0, ge=0)
 
@@ -81,7 +81,7 @@ class NetworkSection(_Section):
 class LearningSection(_Section):
     """One-pass SGD."""
 
-    lr: float = Field(default=0.2, gt=0)
+    lr: float = Field(default=0.2, gt=0, le=1e4)
     lr_readout: float | None = Field(default=None, ge=0)
     noise: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=1, ge=1)
@@ -115,12 +115,12 @@ class SimulationSection(_Section):
 
 
 class Experiment(_Section):
-    """A whole experiment; every section and every value has a default (the demo)."""
+    """A whole experiment; every section and every value has a default: the demo, after the paper's own experiment."""
 
     generator: GeneratorSection = GeneratorSection()
     estimate: EstimateSection = EstimateSection()
     teacher: NetworkSection = NetworkSection(seed=1)
-    student: NetworkSection = NetworkSection(seed=2)
+    student: NetworkSection = NetworkSection(readout="gaussian", seed=2)
     learning: LearningSection = LearningSection()
     times: TimesSection = TimesSection()
     theory: TheorySection = TheorySection()
@@ -233,6 +233,8 @@ class Run:
     @cached_property
     def comparisons(self) -> tuple[Comparison, Comparison | None]:
         """Theory beside the simulation and, if wanted, beside that on the Gaussian twin; both saved as JSON."""
+        if self.experiment.simulation.seeds < 2:
+            raise InputError("simulation.seeds = 1 has no standard error; simulate at least two seeds to compare")
         comparison = Comparison.of(self.theory, self.practice)
         comparison.save(self.folder / "comparison.json")
         if not self.experiment.simulation.twin:

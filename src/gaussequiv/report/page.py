@@ -52,8 +52,12 @@ def write(
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>gaussequiv: {escape(_subject(comparison))}</title><style>{CSS}</style></head><body>",
         f"<h1>Learning on {escape(_subject(comparison))}: Gaussian theory and real training</h1>",
-        f'<p class="verdict{departs}">{escape(comparison.sentence)}</p>',
-        *([f"<p>On the Gaussian twin: {escape(twin.sentence)}</p>"] if twin is not None else []),
+        f'<p class="verdict{departs}">{escape(comparison.sentence)} {escape(comparison.overlaps_sentence)}</p>',
+        *(
+            [f"<p>On the Gaussian twin: {escape(twin.sentence)} {escape(twin.overlaps_sentence)}</p>"]
+            if twin is not None
+            else []
+        ),
         *first,
         f'<div class="pair">{"".join(others)}</div>',
         "<h2>Test error</h2>",

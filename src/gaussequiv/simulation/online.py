@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaussequiv.errors import InputError
-from gaussequiv.maths.activations import Activation
+from gaussequiv.errors import InputError, integer
+from gaussequiv.maths.activations import Activation, Erf, Linear, ReLU, Sign, Tanh
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
@@ -24,8 +24,8 @@ from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs, OnlineSGD, checked_times
 from gaussequiv.models.streams import Purpose, stream
 
-BLOCK = 64  # steps between updates of the first layer
-CHUNK = 1024  # samples of one seed drawn at once
+BLOCK = 64  # samples between updates of the first layer, or one batch if that is more
+CHUNK = 512  # samples of one seed drawn at once, or one batch if that is more
 
 Function = Callable[[Tensor], Tensor]
 
@@ -45,12 +45,12 @@ class OnDevice(Protocol):
 _ROOT_TWO = 2**0.5
 
 # The simulation writes its own torch form of each activation; a test compares them with the theory's.
-FUNCTIONS: dict[str, tuple[Function, Function]] = {
-    "erf": (lambda z: torch.erf(z / _ROOT_TWO), lambda z: (2 / torch.pi) ** 0.5 * torch.exp(-(z**2) / 2)),
-    "linear": (lambda z: z, torch.ones_like),
-    "relu": (torch.relu, lambda z: torch.heaviside(z, torch.tensor(0.5, dtype=z.dtype, device=z.device))),
-    "tanh": (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
-    "sign": (torch.sign, torch.zeros_like),
+FUNCTIONS: dict[type[Activation], tuple[Function, Function]] = {
+    Erf: (lambda z: torch.erf(z / _ROOT_TWO), lambda z: (2 / torch.pi) ** 0.5 * torch.exp(-(z**2) / 2)),
+    Linear: (lambda z: z, torch.ones_like),
+    ReLU: (torch.relu, lambda z: torch.heaviside(z, torch.tensor(0.5, dtype=z.dtype, device=z.device))),
+    Tanh: (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
+    Sign: (torch.sign, torch.zeros_like),
 }
 
 
@@ -91,24 +91,27 @@ def simulate(
 
     """
     t = checked_times(times)
-    if seeds < 1 or test_samples < 1:
-        raise InputError(f"seeds={seeds} and test_samples={test_samples}; expected at least 1 of each")
+    seeds, test_samples = integer("seeds", seeds), integer("test_samples", test_samples)
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"dtype={dtype!r}; expected torch.float32 or torch.float64")
+    if not callable(getattr(inputs, "sample", None)):
+        raise InputError(f"the inputs are a {type(inputs).__name__}; expected a Generator or a GaussianModel")
     N, D = problem.model.input_dim, problem.model.latent_dim
     if (inputs.input_dim, inputs.latent_dim) != (N, D):
         raise InputError(
             f"the inputs have (N, D) = ({inputs.input_dim}, {inputs.latent_dim}); the model has ({N}, {D})"
         )
     steps = np.rint(t * N).astype(int)
-    source = _Source(problem, inputs, seed, dtype, torch.device(device))
+    source = _Source(problem, inputs, integer("seed", seed, least=0), dtype, _device(device))
     run = _Run(problem, source, seeds)
     measured = []
     for index, target in enumerate(steps):
         run.advance(int(target), lambda done: progress(done, int(steps[-1])) if progress else None)
-        measured.append((run.test_errors(index, test_samples), run.weights.cpu().numpy(), run.readout.cpu().numpy()))
-    errors, weights, readouts = (np.stack(parts) for parts in zip(*measured, strict=True))
-    order = problem.order_parameters(weights.astype(float), readouts.astype(float))
-    variables = {"test_errors": errors, "T": order.T}
-    for name, values in (("test_error", errors), ("Q", order.Q), ("R", order.R), ("v", order.v)):
+        order = problem.order_parameters(*(part.double().cpu().numpy() for part in (run.weights, run.readout)))
+        measured.append((run.test_errors(index, test_samples), order.Q, order.R, order.v))
+    errors, Q, R, v = (np.stack(parts) for parts in zip(*measured, strict=True))
+    variables = {"test_errors": errors, "T": problem.teacher_overlap}
+    for name, values in (("test_error", errors), ("Q", Q), ("R", R), ("v", v)):
         variables[name] = values.mean(axis=1)
         variables[f"{name}_se"] = _standard_error(values)
     finite = np.isfinite(errors).all(axis=1)
@@ -161,14 +164,15 @@ class _Run:
         self.readout = source._tensor(problem.student.readout).repeat(seeds, 1)
         self.steps = 0
         self._chunk = -1
-        self._per_chunk = max(BLOCK, CHUNK // problem.batch_size)
+        self._per_chunk = max(1, CHUNK // problem.batch_size)  # steps
+        self._per_block = max(1, BLOCK // problem.batch_size)
         self._samples: tuple[Tensor, Tensor] | None = None
 
     def advance(self, target: int, report: Callable[[int], Any]) -> None:
         """Train until `target` steps are done."""
         while self.steps < target:
             offset = self.steps % self._per_chunk
-            count = min(BLOCK, target - self.steps, self._per_chunk - offset)
+            count = min(self._per_block, target - self.steps, self._per_chunk - offset)
             x, y = self._chunk_samples(self.steps // self._per_chunk)
             b = self.problem.batch_size
             self._block(x[:, offset * b : (offset + count) * b], y[:, offset * b : (offset + count) * b], count)
@@ -206,11 +210,13 @@ class _Run:
         shrink = 1 - p.lr * p.weight_decay / N
         shrink_readout = 1 - p.rate_readout * p.weight_decay / N
         fields = torch.einsum("skn,sin->sik", self.weights, x) / N**0.5
-        gram = x @ x.transpose(1, 2) * (p.lr / (N * b))
+        gram = x @ x.transpose(1, 2) * (p.lr / (N * b)) if count > 1 else x
         moves = torch.zeros_like(fields)  # d_j of every sample, decayed to the present step
         for step in range(count):
             now = slice(step * b, (step + 1) * b)
-            field = fields[:, now] - gram[:, now, : step * b] @ moves[:, : step * b]
+            field = fields[:, now]
+            if step > 0:
+                field = field - gram[:, now, : step * b] @ moves[:, : step * b]
             hidden = g(field)
             difference = torch.einsum("sik,sk->si", hidden, self.readout) - y[:, now]
             moves[:, now] = self.readout[:, None] * slope(field) * difference[..., None]
@@ -222,6 +228,15 @@ class _Run:
         self.weights = shrink**count * self.weights - p.lr / (N**0.5 * b) * torch.einsum("sik,sin->skn", moves, x)
 
 
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise InputError(f"device {str(device)!r} is not there ({str(error).splitlines()[0]}); use 'cpu'") from error
+    return chosen
+
+
 def _name(inputs: Inputs) -> str:
     if isinstance(inputs, GaussianModel):
         return f"the Gaussian twin of {inputs.provenance.get('source', 'given covariances')}"
@@ -230,11 +245,11 @@ def _name(inputs: Inputs) -> str:
 
 def _functions(network: TwoLayer) -> tuple[Function, Function]:
     g = network.activation
-    if not isinstance(g, Activation) or g.name not in FUNCTIONS:
-        raise InputError(
-            f"the simulation has no torch form of the activation {g}; expected one of {', '.join(FUNCTIONS)}"
-        )
-    return FUNCTIONS[g.name]
+    for kind, functions in FUNCTIONS.items():
+        if isinstance(g, kind):
+            return functions
+    known = ", ".join(kind.name for kind in FUNCTIONS)
+    raise InputError(f"the simulation has no torch form of the activation {g}; expected one of {known}")
 
 
 def _standard_error(values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -8,13 +8,16 @@ from gaussequiv.models.problems import OnlineSGD
 from gaussequiv.theory import online
 
 
-def predict(problem: OnlineSGD, *, times: Any = None, rtol: float = 1e-6, progress: Any = None) -> Curve:
+def predict(
+    problem: OnlineSGD, *, times: Any = None, rtol: float = 1e-6, reduce: bool = True, progress: Any = None
+) -> Curve:
     """The learning curve of a problem.
 
     Args:
         problem: an `OnlineSGD`.
         times: t = steps / N for online learning, such as `log_times(100)`.
         rtol: accuracy of the curve.
+        reduce: replace the modes by a few nodes, to an accuracy beyond `rtol`.
         progress: called with the time reached.
 
     Raises:
@@ -23,7 +26,7 @@ def predict(problem: OnlineSGD, *, times: Any = None, rtol: float = 1e-6, progre
     """
     match problem:
         case OnlineSGD() if times is not None:
-            return online.predict(problem, times, rtol=rtol, progress=progress)
+            return online.predict(problem, times, rtol=rtol, reduce=reduce, progress=progress)
         case OnlineSGD():
             raise InputError("online learning is predicted at times; pass times=log_times(100)")
         case _:

@@ -18,22 +18,25 @@ The paper projects on pairs of fields and divides by Q_kk Q_jj - Q_kj^2, which v
 nothing is divided here. Weight decay kappa adds -eta kappa r, -2 eta kappa q and -eta_v kappa v.
 """
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, number
 from gaussequiv.maths import solvers
 from gaussequiv.maths.activations import GaussianSlope
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.solvers import Status
+from gaussequiv.maths.spectra import relaxation_nodes
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.problems import OnlineSGD, checked_times
 
 FLOOR = 1e-2  # part of the initial test error below which its accuracy is absolute
+FINEST = 1e-13  # smallest tolerance of a step
 BOUND = 1e12  # growth of Q, R or v, relative to their start, that counts as divergence
 
 
@@ -195,6 +198,7 @@ class Dynamics:
     lr_readout: float
     batch_size: int
     weight_decay: float
+    twins: tuple[Any, Array]
 
     def pack(self, r: Array, q: Array, v: Array) -> Array:
         """The flat state."""
@@ -205,6 +209,15 @@ class Dynamics:
         K, M, n = self.units, len(self.tt), len(self.rho)
         first, second = K * M * n, K * (M + K) * n
         return y[:first].reshape(K, M, n), y[first:second].reshape(K, K, n), y[second:]
+
+    def symmetrised(self, r: Array, q: Array, v: Array) -> Array:
+        """The flat state in which twins, units that are equal up to sign, are so to the last bit.
+
+        The equations keep them so; rounding does not, and a plateau amplifies what it leaves.
+        """
+        first, sign = self.twins
+        signs = sign[:, None, None]
+        return self.pack(signs * r[first], signs * sign[None, :, None] * q[first][:, first], sign * v[first])
 
     def overlaps(self, y: Array) -> tuple[Array, Array, Array]:
         """Q = sum rho q, R = sum r, and v."""
@@ -288,7 +301,7 @@ class _Frame:
             ur, uq, uv = self._coupling(p)
             xr, xq, xv = local(br + g * ur, bq + g * uq, bv + g * uv)
             xq = _times(self.V, _times(self.V, xq).swapaxes(0, 1))
-            return dyn.pack(_times(self.V, xr), (xq + xq.swapaxes(0, 1)) / 2, xv)
+            return dyn.symmetrised(_times(self.V, xr), (xq + xq.swapaxes(0, 1)) / 2, xv)
 
         return solve
 
@@ -346,14 +359,24 @@ def _times_transposed(B: Array, r: Array) -> Array:
 
 
 def predict(
-    problem: OnlineSGD, times: Any, *, rtol: float = 1e-6, max_steps: int = 20_000, progress: Any = None
+    problem: OnlineSGD,
+    times: Any,
+    *,
+    rtol: float = 1e-6,
+    reduce: bool = True,
+    max_steps: int = 20_000,
+    progress: Any = None,
 ) -> Curve:
-    r"""The learning curve of one-pass SGD in the limit of large N, from the equations of motion of all eigenmodes.
+    r"""The learning curve of one-pass SGD in the limit of large N, from the equations of motion of the eigenmodes.
+
+    With `reduce` the N modes are carried by a few tens of nodes that obey the same equations, to an accuracy beyond `rtol`:
+    the cost then hardly depends on N.
 
     Args:
         problem: student, teacher, model and learning rule.
         times: t = steps / N, increasing; 0 is allowed.
         rtol: accuracy of the curve: of the test error, relative, and of Q, R, v, relative to the largest of them.
+        reduce: False integrates all modes.
         max_steps: steps of the solver after which it gives up.
         progress: called with the time reached.
 
@@ -365,9 +388,70 @@ def predict(
 
     """
     t = checked_times(times)
-    if not 1e-12 <= rtol <= 1e-1:
+    if not 1e-12 <= number("rtol", rtol) <= 1e-1:
         raise InputError(f"rtol={rtol}; expected a number from 1e-12 to 0.1")
-    dynamics, start = _modes(problem)
+    modes, start = _modes(problem)
+    coarse, tolerance = _curve(problem, modes, start, t, 30 * rtol, reduce, max_steps, progress), rtol
+    ratio = 30.0
+    while True:
+        curve = _curve(problem, modes, start, t, tolerance, reduce, max_steps, progress)
+        error = _difference(curve, coarse) * 2 / ratio
+        if not error.max() > rtol or tolerance <= FINEST:
+            return _certified(curve, error, rtol)
+        coarse, ratio = curve, min(max(30.0, 4 * float(error.max()) / rtol), tolerance / FINEST)
+        tolerance /= ratio
+
+
+def _curve(
+    problem: OnlineSGD,
+    modes: Dynamics,
+    start: Array,
+    t: Array,
+    rtol: float,
+    reduce: bool,
+    max_steps: int,
+    progress: Any,
+) -> Curve:
+    """The curve at one tolerance of the steps, on nodes that are chosen again if A grew beyond what they were made for."""
+    if not reduce:
+        return _solve(problem, modes, start, t, rtol, max_steps, progress)
+    relaxation = _relaxation_bound(modes, start)
+    while True:
+        nodes, state = _reduced(modes, start, 10 * relaxation * t[-1], 1e-3 * rtol)
+        curve = _solve(problem, nodes, state, t, rtol, max_steps, progress)
+        seen = max(_relaxation_rate(modes.fields, curve, i) * problem.lr for i in range(len(t)))
+        if seen <= 5 * relaxation:  # q relaxes at twice the rate of w
+            return curve
+        relaxation = seen
+
+
+def _difference(curve: Curve, other: Curve) -> Array:
+    """The largest relative difference of two curves at every time; 0 where one of them has ended."""
+    eg = curve.test_error
+    scale = max(np.nanmax(np.abs(curve.data["Q"].values)), float(np.abs(curve.data["T"].values).max())) or 1.0
+    readout = np.nanmax(np.abs(curve.data["v"].values)) or 1.0
+    found = np.abs(eg - other.test_error) / np.maximum(eg, FLOOR * (np.nanmax(eg) or 1.0))
+    for name, size in (("Q", scale), ("R", scale), ("v", readout)):
+        change = np.abs(curve.data[name].values - other.data[name].values).reshape(len(eg), -1).max(axis=1)
+        found = np.maximum(found, change / size)
+    return np.nan_to_num(found, nan=0.0)
+
+
+def _certified(curve: Curve, error: Array, rtol: float) -> Curve:
+    """The curve with points whose estimated error exceeds `rtol` marked as inaccurate."""
+    words = [
+        str(Status.INACCURATE) if s is Status.OK and e > rtol else str(s)
+        for s, e in zip(curve.status, error, strict=True)
+    ]
+    provenance = {**curve.provenance, "rtol": rtol, "estimated_error": float(error.max())}
+    attributes = {"provenance": json.dumps(provenance, sort_keys=True)}
+    return Curve(curve.data.assign(status=("time", np.array(words))).assign_attrs(attributes))
+
+
+def _solve(
+    problem: OnlineSGD, dynamics: Dynamics, start: Array, t: Array, rtol: float, max_steps: int, progress: Any
+) -> Curve:
+    """Integrate the dynamics and read the curve off its states."""
     fields = dynamics.fields
     grid = t if t[0] == 0 else np.concatenate([[0.0], t])
     scale, scale_v = _scales(dynamics, start)
@@ -381,9 +465,11 @@ def predict(
         margin of ten or more (measured on the reference cases and on image-like spectra, rtol 1e-4 to 1e-8).
         """
         r, q, v = dynamics.unpack(estimate)
-        size = max(np.abs(q @ dynamics.rho).max(), np.abs(r).sum(axis=-1).max()) / scale
-        size = max(size, np.abs(np.abs(q) @ dynamics.rho).max() / scale, np.abs(v).max() / scale_v)
-        here = fields.test_error(*dynamics.overlaps(new))
+        Q_new, R_new, v_new = dynamics.overlaps(new)
+        overlaps = max(np.abs(r).sum(axis=-1).max(), (np.abs(q) @ np.abs(dynamics.rho)).max())
+        size = overlaps / max(scale, np.abs(Q_new).max())
+        size = max(size, np.abs(v).max() / max(scale_v, np.abs(v_new).max()))
+        here = fields.test_error(Q_new, R_new, v_new)
         there = fields.test_error(*dynamics.overlaps(new - estimate))
         return max(size, abs(here - there) / max(here, floor)) / rtol
 
@@ -407,7 +493,7 @@ def predict(
     Q, R, v = (np.stack(parts) for parts in zip(*overlaps, strict=True))
     reached = [s is Status.OK for s in status]
     eg = np.array([fields.test_error(*o) if ok else np.nan for o, ok in zip(overlaps, reached, strict=True)])
-    cost = {"steps": solution.steps, "rejected": solution.rejected, "modes": len(dynamics.rho)}
+    cost = {"steps": solution.steps, "rejected": solution.rejected, "nodes": len(dynamics.rho)}
     provenance = {"kind": "theory", "rtol": rtol, **cost, "problem": problem.describe()}
     return Curve.from_arrays(t, {"test_error": eg, "Q": Q, "R": R, "T": fields.T, "v": v}, status, provenance)
 
@@ -442,8 +528,56 @@ def _modes(problem: OnlineSGD) -> tuple[Dynamics, Array]:
         lr_readout=problem.rate_readout,
         batch_size=problem.batch_size,
         weight_decay=problem.weight_decay,
+        twins=_twins(student.weights, student.readout),
     )
-    return dynamics, dynamics.pack(w[:, None] * b, w[:, None] * w, student.readout)
+    return dynamics, dynamics.symmetrised(w[:, None] * b, w[:, None] * w, student.readout)
+
+
+def _twins(weights: Array, readout: Array) -> tuple[Any, Array]:
+    """For every unit the first one that equals it up to the sign of (w, v), and that sign (activations are odd)."""
+    units = np.column_stack([weights, readout])
+    first, sign = np.arange(len(units)), np.ones(len(units))
+    for k, unit in enumerate(units):
+        for j in range(k):
+            for s in (1.0, -1.0):
+                if first[k] == k and np.array_equal(unit, s * units[j]):
+                    first[k], sign[k] = first[j], s * sign[j]
+    return first, sign
+
+
+def _reduced(dynamics: Dynamics, start: Array, longest: float, tolerance: float) -> tuple[Dynamics, Array]:
+    """The same dynamics on relaxation nodes. Carried are r, rho q, tt and omega rho: sums of these are what is seen."""
+    r, q, v = dynamics.unpack(start)
+    rho = dynamics.rho
+    source, weighted = dynamics.omega * rho, q * rho
+    weight = np.max([_relative_size(x) for x in (r, weighted, dynamics.tt, source)], axis=0)
+    nodes = relaxation_nodes(rho, weight, longest, max(tolerance, 1e-14))
+    divisor = np.where(nodes.rho > 0, nodes.rho, 1.0)  # q of a mode without variance is seen by nothing
+    small = replace(dynamics, rho=nodes.rho, omega=nodes.carry(source) / divisor, tt=nodes.carry(dynamics.tt))
+    return small, small.pack(nodes.carry(r), nodes.carry(weighted) / divisor, v)
+
+
+def _relative_size(data: Array) -> Array:
+    """The largest entry of every mode, relative to the largest of all."""
+    size = np.abs(data).reshape(-1, data.shape[-1]).max(axis=0)
+    return size / (size.max() or 1.0)
+
+
+def _relaxation_bound(dynamics: Dynamics, start: Array) -> float:
+    """Lr times the largest eigenvalue of A, at the start or with readouts of the teacher's size."""
+    Q, R, v = dynamics.overlaps(start)
+    fields = dynamics.fields
+    readout = max(float(v @ v), float(fields.a @ fields.a))
+    steepest = fields.student.alpha**2 * readout
+    return dynamics.lr * max(float(np.abs(scipy.linalg.eigvalsh(fields.coefficients(Q, R, v).A)).max()), steepest)
+
+
+def _relaxation_rate(fields: LocalFields, curve: Curve, index: int) -> float:
+    """The largest |eigenvalue| of A at a point of a curve; 0 beyond its end."""
+    Q, R, v = (curve.data[name].values[index] for name in ("Q", "R", "v"))
+    if not np.isfinite(curve.test_error[index]):
+        return 0.0
+    return float(np.abs(scipy.linalg.eigvalsh(fields.coefficients(Q, R, v).A)).max())
 
 
 def _scales(dynamics: Dynamics, start: Array) -> tuple[float, float]:

@@ -1,0 +1,69 @@
+r"""Spectral measures: a few of many eigenvalues that carry the same integrals of relaxation functions.
+
+What relaxes with rates proportional to an eigenvalue rho depends on it through $e^{-\rho s}$ only, with s up to a longest
+relaxation time: sums over N modes of such functions times data are, to any accuracy, sums over a few tens of nodes. The
+nodes are eigenvalues themselves, chosen by a pivoted QR factorisation (an interpolative decomposition), so they obey the
+same equations as the modes they stand for.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+from gaussequiv.maths.averages import Array
+
+PER_DECADE = 10  # relaxation times per decade in the family of functions
+SHORTEST = 0.01  # shortest relaxation time, in units of 1 / the largest eigenvalue
+FLOOR = 1e-6  # modes whose data are below this part of the largest are treated as if they were there
+
+
+@dataclass(frozen=True)
+class Nodes:
+    r"""Nodes $\rho_i$ of N eigenvalues and the matrix P (nodes, N) with $f(\rho_\tau) \approx \sum_i f(\rho_i) P_{i\tau}$.
+
+    Data d of the modes become $\sum_\tau P_{i\tau} d_\tau$ at the nodes: $\sum_i f(\rho_i) d_i = \sum_\tau f(\rho_\tau) d_\tau$.
+    """
+
+    rho: Array
+    P: Array
+
+    def carry(self, data: Array) -> Array:
+        """Data (..., N) of the modes as data (..., nodes) of the nodes."""
+        return data @ self.P.T
+
+
+def relaxation_nodes(rho: Array, weight: Array, longest: float, tolerance: float) -> Nodes:
+    r"""Nodes for the functions $e^{-\rho s}$, $\rho s\, e^{-\rho s}$ and $(1 - e^{-\rho s}) / (\rho s)$, $0 \le s \le$ `longest`.
+
+    Args:
+        rho: eigenvalues, (N,), not negative.
+        weight: relative size of the data of each mode, (N,): its functions are matched to `tolerance` / weight.
+        longest: the longest relaxation time.
+        tolerance: relative accuracy of sums of functions times data.
+
+    """
+    weight = np.maximum(weight, FLOOR)
+    functions = _relaxation(rho, longest) * weight
+    R, order = scipy.linalg.qr(functions, mode="r", pivoting=True, check_finite=False)
+    size = np.abs(np.diag(R))
+    rank = max(int(np.sum(size > tolerance * size[0])), 1)
+    chosen, rest = order[:rank], order[rank:]
+    P = np.zeros((rank, len(rho)))
+    P[np.arange(rank), chosen] = 1.0
+    P[:, rest] = scipy.linalg.solve_triangular(R[:rank, :rank], R[:rank, rank:])
+    return Nodes(rho[chosen], weight[chosen, None] * P / weight)
+
+
+def _relaxation(rho: Array, longest: float) -> Array:
+    """The family of functions at every eigenvalue, and one that grows: (functions, N)."""
+    top = rho.max()
+    if top == 0:
+        return np.ones((1, len(rho)))
+    shortest = SHORTEST / top
+    longest = max(longest, 2 * shortest)
+    count = int(np.ceil(PER_DECADE * np.log10(longest / shortest))) + 1
+    x = np.concatenate([[0.0], np.geomspace(shortest, longest, count)])[:, None] * rho
+    decay = np.exp(-x)
+    mean = np.divide(-np.expm1(-x), x, out=np.ones_like(x), where=x > 0)
+    return np.concatenate([decay, x * decay, mean, np.exp(rho / top - 1)[None]])
