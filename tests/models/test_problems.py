@@ -17,17 +17,45 @@ def test_a_network_is_its_formula():
     np.testing.assert_allclose(network(x), np.tanh(x @ W.T / np.sqrt(8)) @ v)
 
 
-def test_order_parameters_are_the_covariance_of_the_local_fields():
+def with_correlated_latents():
+    """A model with Psi != I."""
+    rng = np.random.default_rng(0)
+    root = rng.standard_normal((30, 40))
+    joint = root @ root.T / 40
+    return ge.GaussianModel(joint[:20, :20], joint[:20, 20:], joint[20:, 20:])
+
+
+@pytest.mark.parametrize("teacher_on", ["latents", "inputs"])
+@pytest.mark.parametrize("model", [cases.correlated_model(), with_correlated_latents()], ids=["white", "correlated"])
+def test_order_parameters_are_the_covariance_of_the_local_fields(model, teacher_on):
     """Against the fields of samples of the model, in standard errors; also for a batch of weights."""
-    problem = cases.problem(K=2, M=3)
+    problem = cases.problem(model, K=2, M=3, teacher_on=teacher_on)
     order = problem.order_parameters(problem.student.weights, problem.student.readout)
     latents, inputs = problem.model.sample(200_000, 0)
-    u = np.concatenate([problem.student.local_fields(inputs), problem.teacher.local_fields(latents)], axis=1)
+    seen = latents if teacher_on == "latents" else inputs
+    u = np.concatenate([problem.student.local_fields(inputs), problem.teacher.local_fields(seen)], axis=1)
     error = np.sqrt((np.outer(np.diag(order.covariance), np.diag(order.covariance)) + order.covariance**2) / len(u))
     assert (np.abs(u.T @ u / len(u) - order.covariance) < 5 * error).all()
     batch = problem.order_parameters(np.stack([problem.student.weights] * 3), np.stack([problem.student.readout] * 3))
     assert batch.covariance.shape == (3, 5, 5)
     np.testing.assert_allclose(batch.signed_readout[2], order.signed_readout)
+
+
+def test_random_networks_have_their_scale_and_readouts():
+    network = ge.TwoLayer.random(40, 500, seed=3, scale=2.5, readout="gaussian")
+    assert network.weights.std() == pytest.approx(2.5, rel=0.02)
+    assert 0.6 < network.readout.std() < 1.4
+    np.testing.assert_array_equal(ge.TwoLayer.random(3, 5).readout, 1)
+    assert not np.isclose(
+        ge.TwoLayer.random(2, 50, seed=1).weights, ge.TwoLayer.random(3, 50, seed=1).weights[:2]
+    ).any()
+
+
+def test_networks_do_not_share_the_random_numbers_of_generators():
+    from gaussequiv.generators import gaussian_matrix
+
+    F = gaussian_matrix(10, 50, seed=1) * np.sqrt(50)
+    assert not np.isclose(F.ravel()[:100], ge.TwoLayer.random(2, 50, seed=1).weights.ravel()).any()
 
 
 def test_log_times_start_with_zero_and_end_at_the_end():

@@ -246,6 +246,14 @@ def test_the_escape_from_a_plateau_is_accurate_although_it_amplifies_every_error
         assert (np.abs(curve.test_error - expected) <= 10 * rtol * np.maximum(expected, 1e-2 * expected[0])).all()
 
 
+@pytest.mark.slow
+def test_what_rounding_leaves_undecided_is_marked_as_inaccurate():
+    """Units that differ by rounding escape at a time that double precision does not know."""
+    curve = ge.predict(plateau(1e-13), times=[0, 300, 900], rtol=1e-8)
+    assert list(curve.status) == [ge.Status.OK, ge.Status.OK, ge.Status.INACCURATE]
+    assert "first at t = 900: inaccurate" in curve.message
+
+
 def test_permuting_student_units_permutes_the_order_parameters():
     problem = cases.problem(K=3)
     order = [2, 0, 1]

@@ -31,7 +31,7 @@ class Status(StrEnum):
 
 _SENTENCES = {
     Status.OK: "reached the requested accuracy",
-    Status.INACCURATE: "computed, but its error may exceed rtol; ask for a larger rtol or raise max_steps",
+    Status.INACCURATE: "computed, but an error above rtol is left (a plateau amplifies rounding); ask for a larger rtol",
     Status.DIVERGED: "the solution left every bound; lower the learning rate",
     Status.NOT_CONVERGED: "stopped at max_steps before this time; raise max_steps or ask for a larger rtol",
     Status.UNDEFINED: "has no value at this point",

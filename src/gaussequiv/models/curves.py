@@ -71,7 +71,7 @@ class Curve:
         """One sentence: all points are good, or the first one that is not and what to do."""
         for t, status in zip(self.times, self.status, strict=True):
             if status is not Status.OK:
-                return f"from t = {t:.4g} on: {status}: {status.sentence}"
+                return f"first at t = {t:.4g}: {status}: {status.sentence}"
         return f"all {len(self.times)} points: {Status.OK.sentence}"
 
     def to_dataframe(self) -> "pd.DataFrame":

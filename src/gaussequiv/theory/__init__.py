@@ -9,15 +9,22 @@ from gaussequiv.theory import online
 
 
 def predict(
-    problem: OnlineSGD, *, times: Any = None, rtol: float = 1e-6, reduce: bool = True, progress: Any = None
+    problem: OnlineSGD,
+    *,
+    times: Any = None,
+    rtol: float = 1e-6,
+    reduce: bool = True,
+    max_steps: int = 20_000,
+    progress: Any = None,
 ) -> Curve:
     """The learning curve of a problem.
 
     Args:
         problem: an `OnlineSGD`.
         times: t = steps / N for online learning, such as `log_times(100)`.
-        rtol: accuracy of the curve.
+        rtol: accuracy of the curve, certified by a second solution; points that miss it are marked inaccurate.
         reduce: replace the modes by a few nodes, to an accuracy beyond `rtol`.
+        max_steps: steps of the solver after which the remaining times are marked not converged.
         progress: called with the time reached.
 
     Raises:
@@ -26,7 +33,7 @@ def predict(
     """
     match problem:
         case OnlineSGD() if times is not None:
-            return online.predict(problem, times, rtol=rtol, reduce=reduce, progress=progress)
+            return online.predict(problem, times, rtol=rtol, reduce=reduce, max_steps=max_steps, progress=progress)
         case OnlineSGD():
             raise InputError("online learning is predicted at times; pass times=log_times(100)")
         case _:

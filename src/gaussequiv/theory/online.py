@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from gaussequiv.errors import InputError, number
+from gaussequiv.errors import InputError, integer, number
 from gaussequiv.maths import solvers
 from gaussequiv.maths.activations import GaussianSlope
 from gaussequiv.maths.averages import Array
@@ -387,7 +387,7 @@ def predict(
         InputError: times or rtol out of range, or an activation without closed averages of four fields.
 
     """
-    t = checked_times(times)
+    t, max_steps = checked_times(times), integer("max_steps", max_steps)
     if not 1e-12 <= number("rtol", rtol) <= 1e-1:
         raise InputError(f"rtol={rtol}; expected a number from 1e-12 to 0.1")
     modes, start = _modes(problem)
