@@ -166,6 +166,8 @@ def main() -> None:
     from gaussequiv.errors import InputError, StorageError
 
     debug = bool(os.environ.get("GAUSSEQUIV_DEBUG"))
+    # threads that spin while they wait make torch three times slower on a machine that does something else as well
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except InputError as error:
