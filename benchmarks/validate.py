@@ -72,7 +72,7 @@ def agreements():
             f"{largest[1]:.1%} at t = {times[largest[0]]:.2g}",
         )
         rows.append((label, lr, *cells, verdict, f"{seconds:.0f}"))
-        sentences.append(f"- **{label}, lr {lr}.** {comparison.sentence}")
+        sentences.append(f"- **{label}, lr {lr}.** {comparison.sentence} {comparison.overlaps_sentence}")
         print(rows[-1], flush=True)
 
     for sigma in ("sign", "erf", "relu", "tanh"):

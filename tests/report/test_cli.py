@@ -209,11 +209,18 @@ def test_weights_with_a_nan_are_refused(tmp_path):
     assert "chunk 0 of the estimate (seed 0): nan returned a NaN or an infinity" in done.stderr
 
 
-def test_a_run_directory_that_is_a_file_is_a_runtime_failure(experiment, tmp_path):
+def test_a_run_directory_that_cannot_be_made_is_refused(experiment, tmp_path):
     (tmp_path / "taken").write_text("")
     done = call("predict", experiment, "--out", "taken")
+    assert (done.returncode, done.stderr) == (2, "error: --out taken is a file; expected a folder\n")
+    done = call("predict", experiment, "--out", "taken/below")
     assert done.returncode == 3
     assert "could not create the folder" in done.stderr
+
+
+def test_a_mistake_leaves_no_folder_behind(tmp_path):
+    assert call("demo", "--generator", "dcgam").returncode == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_result_is_refused_and_not_used(experiment, tmp_path):

@@ -1,6 +1,6 @@
 r"""Estimation of the equivalent Gaussian model: one streaming pass over a fixed plan of seeded chunks.
 
-The law of the latents is known, $c \sim N(0, I)$, so the inputs are *regressed* on them (theory.md 1.5): with scatter matrices S
+The law of the latents is known, $c \sim N(0, I)$, so the inputs are *regressed* on them: with scatter matrices S
 of P samples,
 
     Phi = S_xc S_cc^-1,        residual = (S_xx - Phi S_cc Phi^T) / (P - D - 1),

@@ -89,7 +89,7 @@ class GaussianModel:
 
         With $S = F F^T$: $\Omega_{ij} = E \sigma(u_i)\sigma(u_j) - m_i m_j$ for fields of covariance $S$,
         $m_i = E \sigma(u_i)$, and by Stein's lemma $\Phi = \mathrm{diag}(E \sigma'(u_i))\, F$. No large-N approximation is
-        made (theory.md 2.4).
+        made.
 
         Raises:
             InputError: F is not a matrix, holds a NaN, or has a zero row while the activation jumps at zero.

@@ -78,7 +78,8 @@ def simulate(file: File = None, generator: Name = None, settings: Settings = Non
         practice = run.practice
         rows = zip(practice.times, practice.test_error, practice.data["test_error_se"].values, strict=True)
         _table(("t", "simulation", "standard error"), [(f"{t:.4g}", f"{e:.6g}", f"{s:.2g}") for t, e, s in rows])
-        _say(practice.message)
+        if (practice.status != "ok").any():
+            _say(practice.message)
         _say(f"written: {run.folder / 'simulation.nc'}")
 
 
@@ -191,16 +192,19 @@ def _run(
     command: str, file: Path | None, generator: str | None, settings: list[str] | None, out: Path | None
 ) -> "Iterator[Run]":
     """The run of a command in its directory, with a progress bar on the terminal."""
+    from gaussequiv.errors import InputError
     from gaussequiv.report.experiments import Experiment, Run
 
     overrides = [*([f'generator.name="{generator}"'] if generator is not None else []), *(settings or [])]
     experiment = Experiment.read(file, overrides)
     label = file.stem if file is not None else Path(experiment.generator.name).stem
     folder = out or Path(f"gaussequiv-{label}")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder} is a file; expected a folder")
     with _progress() as report:
         run = Run(experiment, folder, report)
-        run.save_experiment()
         yield run
+        run.save_experiment()
 
 
 def _show_comparison(run: "Run") -> None:
@@ -225,15 +229,23 @@ def _show_comparison(run: "Run") -> None:
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """A function (stage, done, in all) that moves one bar a stage, on stderr, if that is a terminal."""
+    """A function (stage, done, in all) that moves one bar a stage on a terminal, and writes a line every 10 % elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:<10}"), BarColumn(), TextColumn("{task.percentage:>4.0f} %"))
-    bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True))
+    console = Console(stderr=True)
+    bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
     tasks: dict[str, Any] = {}
+    tenths: dict[str, int] = {}
 
     def report(stage: str, done: float, total: float) -> None:
+        if not console.is_terminal:
+            tenth = int(10 * done / total) if total else 10
+            if tenth > tenths.get(stage, 0):
+                tenths[stage] = tenth
+                print(f"{stage} {10 * tenth} %", file=sys.stderr, flush=True)
+            return
         if not tasks:
             bars.start()
         if stage not in tasks:

@@ -103,6 +103,13 @@ class Comparison:
         return float(scipy.stats.t.ppf(1 - LEVEL / (2 * scores), seeds - 1))
 
     @property
+    def resolution(self) -> float:
+        """The relative departure at a typical point that would be found: `bound` times the median standard error."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            relative = self.standard_error / self.theory.test_error
+        return self.bound * float(np.median(relative[np.isfinite(relative)]))
+
+    @property
     def agrees(self) -> bool:
         """Whether both curves are finite at all times, and every point and every stretch is within `bound`."""
         finite = self.z[np.isfinite(self.z)]
@@ -148,6 +155,7 @@ class Comparison:
         """What was found, in words."""
         i, (j, relative) = self.worst, self.largest_departure
         verdict = "agree within error bars" if self.agrees else "depart from each other"
+        seeds = self.practice.data.sizes["seed"]
         where = (
             f"theory {self.theory.test_error[i]:.4g}, simulation {self.practice.test_error[i]:.4g} "
             f"± {self.standard_error[i]:.2g}"
@@ -160,7 +168,8 @@ class Comparison:
         count = np.isfinite(self.z).sum()
         return (
             f"The test errors of theory and simulation {verdict}: rms z = {self.rms_z:.2f} over {count} times, "
-            f"worst z = {self.z[i]:+.2f} at t = {self.times[i]:.3g} ({where}; chance explains |z| up to {self.bound:.1f}); "
+            f"worst z = {self.z[i]:+.2f} at t = {self.times[i]:.3g} ({where}; chance explains |z| up to "
+            f"{self.bound:.1f}, so {seeds} seeds resolve departures of {self.resolution:.1%} at a point); "
             f"the largest relative difference is {relative:.1%}, at t = {self.times[j]:.3g}.{steady}"
         )
 

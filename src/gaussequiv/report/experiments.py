@@ -190,6 +190,7 @@ class Run:
         provenance = {**model.provenance, "key": key}
         fields = {name: getattr(model, name) for name in ("Omega", "Phi", "Psi", "mean_x", "mean_c", "standard_errors")}
         model = GaussianModel(**fields, provenance=provenance)
+        self.save_experiment()
         model.save(path)
         return model
 

@@ -148,7 +148,9 @@ def _z_panel(axis: Any, t: Array, comparison: Comparison, twin: Comparison | Non
         axis.plot(t, twin.z, "s", ms=4, mfc="none", color=TWIN)
     for sign in (-1, 1):
         axis.axhline(sign * comparison.bound, color="#999999", lw=0.8, ls=":")
-    axis.set(xlabel=r"$t$ = steps / $N$", ylabel="z")
+    shown = [one.z[np.isfinite(one.z)] for one in (comparison, twin) if one is not None]
+    height = max(4.0, 1.3 * float(np.abs(np.concatenate(shown)).max()))
+    axis.set(xlabel=r"$t$ = steps / $N$", ylabel="z", ylim=(-height, height))
 
 
 def _shown(times: Array) -> Array:

@@ -1,7 +1,7 @@
 r"""One-pass SGD of two-layer networks: the equations of motion of the order parameters, and their solution.
 
 With the joint covariance C of the local fields $u = (\lambda, \nu)$, the signed readout $s = (v, -a)$ and
-$\Delta = s \cdot g(u)$, Stein's lemma turns one step of SGD into averages of second derivatives of the loss (theory.md 3.1):
+$\Delta = s \cdot g(u)$, Stein's lemma turns one step of SGD into averages of second derivatives of the loss (docs/equations.md):
 
     A = E Hess_lambda L         A_kl = v_k v_l J2(k, l) + delta_kl v_k sum_a s_a H2(k, a)
     B = E d_lambda d_nu L       B_km = -v_k a_m J2(k, m)
