@@ -27,9 +27,9 @@ def agreement(problem, inputs, end, points=12, seeds=10, test_samples=4_000, see
 @pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 def test_gaussian_inputs_with_correlations(options):
-    model = cases.correlated_model("spread", N=500, D=200, seed=3)
-    problem = cases.problem(model, K=3, M=2, lr=0.4, **OPTIONS[options])
-    comparison = agreement(problem, model, end=10)
+    model = cases.correlated_model("spread", N=1000, D=500, seed=3)
+    problem = cases.problem(model, K=3, M=2, lr=0.2, **OPTIONS[options])
+    comparison = agreement(problem, model, end=10, test_samples=2_000)
     assert np.abs(comparison.z).max() < 4.5, comparison
     assert comparison.rms_z < 1.5, comparison
 
