@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gaussequiv.maths.activations import Custom, Erf, Linear, ReLU, Sign, Tanh
+from gaussequiv.maths.activations import GELU, Custom, Erf, Linear, Polynomial, ReLU, Sigmoid, Sign, Softplus, Tanh
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import OnlineSGD
@@ -19,6 +19,11 @@ ACTIVATIONS = [
     Sign(),
     ReLU(),
     Tanh(),
+    Sigmoid(),
+    Softplus(),
+    GELU(),
+    Polynomial(0, 0, 1),
+    Polynomial(0.3, -1, 0.5, 0.2),
     Custom(np.sin, np.cos),
     Custom(half_square, lambda z: np.maximum(z, 0)),
 ]

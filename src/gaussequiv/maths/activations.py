@@ -18,9 +18,9 @@ from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
-from scipy.special import erf
+from scipy.special import erf, expit, ndtr
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, number
 from gaussequiv.maths import averages
 from gaussequiv.maths.averages import Array
 
@@ -230,7 +230,7 @@ class ReLU(Activation):
 
 @final
 class Tanh(Activation):
-    """g(x) = tanh(x), by quadrature."""
+    """g(x) = tanh(x)."""
 
     name = "tanh"
 
@@ -239,6 +239,80 @@ class Tanh(Activation):
 
     def derivative(self, z: Array) -> Array:
         return 1 - np.tanh(z) ** 2
+
+
+@final
+class Sigmoid(Activation):
+    """g(x) = 1 / (1 + exp(-x))."""
+
+    name = "sigmoid"
+
+    def __call__(self, z: Array) -> Array:
+        return np.asarray(expit(z))
+
+    def derivative(self, z: Array) -> Array:
+        return np.asarray(expit(z) * expit(-np.asarray(z)))
+
+
+@final
+class Softplus(Activation):
+    """g(x) = log(1 + exp(x))."""
+
+    name = "softplus"
+
+    def __call__(self, z: Array) -> Array:
+        return np.logaddexp(0.0, z)
+
+    def derivative(self, z: Array) -> Array:
+        return np.asarray(expit(z))
+
+
+@final
+class GELU(Activation):
+    r"""$g(x) = x\, \mathrm{P}(z < x)$ with z standard normal."""
+
+    name = "gelu"
+
+    def __call__(self, z: Array) -> Array:
+        return np.asarray(z * ndtr(z))
+
+    def derivative(self, z: Array) -> Array:
+        z = np.asarray(z, dtype=float)
+        return np.asarray(ndtr(z) + z * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi))
+
+
+@final
+class Polynomial(Activation):
+    """G(x) = c_0 + c_1 x + c_2 x^2 + ..., by its coefficients."""
+
+    def __init__(self, *coefficients: float, name: str = "") -> None:
+        c = [number("a coefficient", c, negative=True) for c in coefficients]
+        while c and c[-1] == 0:
+            c.pop()
+        if not c:
+            raise InputError("a polynomial needs a coefficient that is not zero, such as Polynomial(0, 0, 1) for x^2")
+        self.coefficients = tuple(c)
+        self.name = name or f"polynomial({', '.join(f'{x:g}' for x in c)})"
+
+    @property
+    def degree(self) -> int:
+        """The highest power."""
+        return len(self.coefficients) - 1
+
+    def __call__(self, z: Array) -> Array:
+        return np.asarray(np.polynomial.polynomial.polyval(z, self.coefficients))
+
+    def derivative(self, z: Array) -> Array:
+        return np.asarray(np.polynomial.polynomial.polyval(z, np.polynomial.polynomial.polyder(self.coefficients)))
+
+    def __repr__(self) -> str:
+        return f"Polynomial{self.coefficients}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Polynomial) and self.coefficients == other.coefficients
+
+    def __hash__(self) -> int:
+        return hash(self.coefficients)
 
 
 @final
@@ -279,7 +353,20 @@ def arcsine(product: Any, c: Any) -> Array:
     return 2 / np.pi * np.arcsin(np.clip(ratio, -1.0, 1.0))
 
 
-NAMED: dict[str, Activation] = {g.name: g for g in (Erf(), Linear(), Sign(), ReLU(), Tanh())}
+NAMED: dict[str, Activation] = {
+    g.name: g
+    for g in (
+        Erf(),
+        Linear(),
+        Sign(),
+        ReLU(),
+        Tanh(),
+        Sigmoid(),
+        Softplus(),
+        GELU(),
+        Polynomial(0, 0, 1, name="quadratic"),
+    )
+}
 
 
 def activation(choice: "str | Activation | Callable[[Array], Array]") -> Activation:

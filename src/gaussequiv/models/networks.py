@@ -21,7 +21,7 @@ class TwoLayer:
 
     Args:
         weights: first layer, (units, dim).
-        readout: second layer v, (units,).
+        readout: second layer v, (units,), or (units, outputs) for several outputs.
         activation: a name, an `Activation`, or a callable.
 
     Raises:
@@ -35,8 +35,11 @@ class TwoLayer:
 
     def __post_init__(self) -> None:
         weights, readout = _matrix("weights", self.weights), _array("readout", self.readout)
-        if readout.shape != weights.shape[:1]:
-            raise InputError(f"the readout has shape {readout.shape}; expected ({len(weights)},), one value a unit")
+        if readout.ndim not in (1, 2) or readout.shape[0] != len(weights) or readout.size == 0:
+            raise InputError(
+                f"the readout has shape {readout.shape}; expected ({len(weights)},), one value a unit, "
+                f"or ({len(weights)}, outputs)"
+            )
         put = object.__setattr__
         put(self, "weights", _frozen(weights))
         put(self, "readout", _frozen(readout))
@@ -52,17 +55,20 @@ class TwoLayer:
         *,
         readout: str = "ones",
         scale: float = 1.0,
+        outputs: int | None = None,
     ) -> "TwoLayer":
         """Weights N(0, scale^2), and a readout of "ones" or "gaussian" (standard normal) numbers.
 
-        Networks of another size, and generators, have other random numbers at the same seed.
+        Networks of another size, and generators, have other random numbers at the same seed. With `outputs` the readout
+        is a matrix (units, outputs).
         """
         units, dim, scale = integer("units", units), integer("dim", dim), number("scale", scale)
+        shape = (units,) if outputs is None else (units, integer("outputs", outputs))
         if readout not in ("ones", "gaussian"):
             raise InputError(f"readout={readout!r}; expected 'ones' or 'gaussian'")
         rng = stream(seed, Purpose.NETWORK, chunk=dim, lane=units)
         weights = scale * rng.standard_normal((units, dim))
-        return cls(weights, np.ones(units) if readout == "ones" else rng.standard_normal(units), activation)
+        return cls(weights, np.ones(shape) if readout == "ones" else rng.standard_normal(shape), activation)
 
     @property
     def units(self) -> int:
@@ -74,21 +80,27 @@ class TwoLayer:
         """Number of its inputs: N for a student, D for a teacher on the latents."""
         return int(self.weights.shape[1])
 
+    @property
+    def outputs(self) -> int:
+        """Number of outputs: 1 for a readout (units,)."""
+        return 1 if self.readout.ndim == 1 else int(self.readout.shape[1])
+
     def local_fields(self, inputs: Any) -> Array:
         r"""$x W^T / \sqrt{\dim}$ for inputs (n, dim): shape (n, units)."""
         return np.asarray(inputs) @ self.weights.T / np.sqrt(self.dim)
 
     def __call__(self, inputs: Any) -> Array:
-        """Outputs (n,) for inputs (n, dim)."""
+        """Outputs (n,), or (n, outputs), for inputs (n, dim)."""
         return np.asarray(self.activation(self.local_fields(inputs)) @ self.readout)  # type: ignore[operator]
 
 
 @dataclass(frozen=True, eq=False)
 class OrderParameters:
-    r"""Second moments of the local fields $(\lambda, \nu)$, and both second layers: all that the test error depends on.
+    r"""Means and covariances of the local fields $(\lambda, \nu)$, and both second layers: all that errors depend on.
 
-    `Q` (K, K) student-student, `R` (K, M) student-teacher, `T` (M, M) teacher-teacher; readouts `v` (K,) and `a` (M,).
-    Leading axes (times, seeds) are allowed for Q, R and v.
+    `Q` (K, K) student-student, `R` (K, M) student-teacher, `T` (M, M) teacher-teacher; readouts `v` (K,) and `a` (M,), or
+    (K, outputs) and (M, outputs); the fields' means (K,) and (M,), zero where inputs are centred. Leading axes (times,
+    seeds) are allowed for Q, R, v and the student's means.
     """
 
     Q: Array
@@ -96,6 +108,8 @@ class OrderParameters:
     T: Array
     v: Array
     a: Array
+    student_mean: Array
+    teacher_mean: Array
 
     @property
     def covariance(self) -> Array:
@@ -104,9 +118,3 @@ class OrderParameters:
         top = np.concatenate([self.Q, self.R], axis=-1)
         bottom = np.concatenate([np.swapaxes(self.R, -1, -2), T], axis=-1)
         return np.concatenate([top, bottom], axis=-2)
-
-    @property
-    def signed_readout(self) -> Array:
-        """U = (v, -a): the difference of the outputs is u . g(fields), (..., K + M)."""
-        a = np.broadcast_to(self.a, (*self.v.shape[:-1], *self.a.shape[-1:]))
-        return np.concatenate([self.v, -a], axis=-1)

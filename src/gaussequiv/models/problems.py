@@ -1,5 +1,6 @@
 r"""Problems: what is learned, from what, and how. Theory and simulation both take one; neither knows the other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -25,6 +26,9 @@ class Inputs(Protocol):
         ...
 
 
+Schedule = Callable[[float], float]
+
+
 @dataclass(frozen=True, eq=False)
 class OnlineSGD:
     r"""One-pass stochastic gradient descent of a two-layer student on labels of a two-layer teacher.
@@ -35,20 +39,21 @@ class OnlineSGD:
     $w_k \leftarrow w_k - \frac{\eta}{\sqrt N} v_k g'(\lambda_k) \Delta\, x - \frac{\eta\kappa}{N} w_k$, $\quad$
     $v_k \leftarrow v_k - \frac{\eta_v}{N} (g(\lambda_k) \Delta + \kappa v_k)$,
 
-    the conventions of the official code of arXiv:2006.14709. Time is t = steps / N; inputs and latents are centred by the
-    model's means.
+    the conventions of the official code of arXiv:2006.14709. Time is t = steps / N. With several outputs the loss is
+    $\frac12 |\Delta|^2$, summed over them. Inputs and latents are centred by the model's means, unless `center=False`.
 
     Args:
         model: the Gaussian model of latents and inputs.
         teacher: on the latents (dim D) or, with `teacher_on="inputs"`, on the inputs (dim N).
         student: its initial weights, (K, N), and readout.
-        lr: learning rate eta > 0.
-        lr_readout: learning rate of the readout; `lr` if left out.
+        lr: learning rate eta > 0, or a schedule: a function of t.
+        lr_readout: learning rate of the readout, or its schedule; `lr` if left out.
         noise: standard deviation sigma of the label noise.
         batch_size: samples per step.
         weight_decay: kappa.
         train_readout: False keeps v fixed.
         teacher_on: "latents" or "inputs".
+        center: False trains on inputs, and labels latents, as they come: the local fields then have means.
 
     Raises:
         InputError: shapes that do not fit, or a rate, noise or decay that is negative or not finite.
@@ -58,13 +63,14 @@ class OnlineSGD:
     model: GaussianModel
     teacher: TwoLayer
     student: TwoLayer
-    lr: float
-    lr_readout: float | None = field(default=None, kw_only=True)
+    lr: float | Schedule
+    lr_readout: float | Schedule | None = field(default=None, kw_only=True)
     noise: float = field(default=0.0, kw_only=True)
     batch_size: int = field(default=1, kw_only=True)
     weight_decay: float = field(default=0.0, kw_only=True)
     train_readout: bool = field(default=True, kw_only=True)
     teacher_on: Literal["latents", "inputs"] = field(default="latents", kw_only=True)
+    center: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         for name, kind in (("model", GaussianModel), ("teacher", TwoLayer), ("student", TwoLayer)):
@@ -80,20 +86,50 @@ class OnlineSGD:
             raise InputError(
                 f"the teacher has {self.teacher.dim} weights a unit; expected {seen}, the {self.teacher_on}"
             )
-        if not isinstance(self.train_readout, bool):
-            raise InputError(f"train_readout={self.train_readout!r}; expected True or False")
-        number("lr", self.lr, positive=True)
-        number("lr_readout", self.rate_readout)
+        if self.student.readout.shape[1:] != self.teacher.readout.shape[1:]:
+            raise InputError(
+                f"the readouts have shapes {self.student.readout.shape} and {self.teacher.readout.shape}; expected the "
+                "same number of outputs of student and teacher"
+            )
+        for name in ("train_readout", "center"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name}={getattr(self, name)!r}; expected True or False")
+        if not callable(self.lr):
+            number("lr", self.lr, positive=True)
+        if self.lr_readout is not None and not callable(self.lr_readout):
+            number("lr_readout", self.lr_readout)
+        self.rates(0.0)
         number("noise", self.noise)
         number("weight_decay", self.weight_decay)
         integer("batch_size", self.batch_size)
 
-    @property
-    def rate_readout(self) -> float:
-        """eta_v, the learning rate of the readout: 0 where it is kept fixed."""
+    def rates(self, t: float) -> tuple[float, float]:
+        """Learning rates (eta, eta_v) of the first layer and of the readout at time t; eta_v = 0 where v is kept fixed.
+
+        Raises:
+            InputError: a schedule fails, or returns something that is no finite number of at least 0.
+
+        """
+        eta = _rate("lr", self.lr, t)
         if not self.train_readout:
-            return 0.0
-        return self.lr if self.lr_readout is None else self.lr_readout
+            return eta, 0.0
+        return eta, eta if self.lr_readout is None else _rate("lr_readout", self.lr_readout, t)
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a learning rate depends on time."""
+        return callable(self.lr) or (self.train_readout and callable(self.lr_readout))
+
+    @property
+    def input_mean(self) -> Array:
+        """E x as the student sees it, (N,): zero where inputs are centred."""
+        return np.zeros(self.model.input_dim) if self.center else self.model.mean_x
+
+    @property
+    def teacher_mean(self) -> Array:
+        r"""$E\nu$, (M,): zero where inputs and latents are centred."""
+        mean = self.model.mean_c if self.teacher_on == "latents" else self.model.mean_x
+        return np.zeros(self.teacher.units) if self.center else self.teacher.local_fields(mean)
 
     @property
     def covariance_with_teacher(self) -> Array:
@@ -117,21 +153,48 @@ class OnlineSGD:
             "M": self.teacher.units,
             "student": str(self.student.activation),
             "teacher": str(self.teacher.activation),
-            "lr": self.lr,
-            "lr_readout": self.rate_readout,
+            "lr": _described(self.lr),
+            "lr_readout": _described(self.lr if self.lr_readout is None else self.lr_readout)
+            if self.train_readout
+            else 0.0,
             "noise": self.noise,
             "batch_size": self.batch_size,
             "weight_decay": self.weight_decay,
             "teacher_on": self.teacher_on,
+            "center": self.center,
         }
 
     def order_parameters(self, weights: Array, readout: Array) -> OrderParameters:
-        r"""$Q = W \Omega W^T / N$, $R = W E[x \nu^T] / \sqrt N$, T, v and a, for weights (..., K, N) and readouts (..., K)."""
+        r"""$Q = W \Omega W^T / N$, $R = W E[x \nu^T] / \sqrt N$, T and means, for weights (..., K, N), readouts (..., K)."""
         N = self.model.input_dim
         transposed = np.swapaxes(weights, -1, -2)
-        Q = weights @ self.model.Omega @ transposed / N
-        R = weights @ self.covariance_with_teacher / np.sqrt(N)
-        return OrderParameters(Q=Q, R=R, T=self.teacher_overlap, v=readout, a=self.teacher.readout)
+        return OrderParameters(
+            Q=weights @ self.model.Omega @ transposed / N,
+            R=weights @ self.covariance_with_teacher / np.sqrt(N),
+            T=self.teacher_overlap,
+            v=readout,
+            a=self.teacher.readout,
+            student_mean=weights @ self.input_mean / np.sqrt(N),
+            teacher_mean=self.teacher_mean,
+        )
+
+
+def _rate(name: str, rate: "float | Schedule", t: float) -> float:
+    if not callable(rate):
+        return float(rate)
+    try:
+        value = float(rate(t))
+    except Exception as error:  # whatever a user's schedule may raise
+        raise InputError(
+            f"the schedule {name} fails at t = {t:g} ({error}); expected a function of one number"
+        ) from error
+    if not (np.isfinite(value) and value >= 0):
+        raise InputError(f"the schedule {name} returned {value} at t = {t:g}; expected a finite number, at least 0")
+    return value
+
+
+def _described(rate: "float | Schedule") -> float | str:
+    return getattr(rate, "__name__", "schedule") if callable(rate) else float(rate)
 
 
 def log_times(end: float, points: int = 60, start: float = 0.1) -> Array:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gaussequiv.errors import InputError, integer
-from gaussequiv.maths.activations import Activation, Erf, Linear, ReLU, Sign, Tanh
+from gaussequiv.maths.activations import GELU, Activation, Erf, Linear, ReLU, Sigmoid, Sign, Softplus, Tanh
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
@@ -51,6 +51,12 @@ FUNCTIONS: dict[type[Activation], tuple[Function, Function]] = {
     ReLU: (torch.relu, lambda z: torch.heaviside(z, torch.tensor(0.5, dtype=z.dtype, device=z.device))),
     Tanh: (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
     Sign: (torch.sign, torch.zeros_like),
+    Sigmoid: (torch.sigmoid, lambda z: torch.sigmoid(z) * torch.sigmoid(-z)),
+    Softplus: (lambda z: torch.logaddexp(z, torch.zeros_like(z)), torch.sigmoid),
+    GELU: (
+        torch.nn.functional.gelu,
+        lambda z: torch.special.ndtr(z) + z * torch.exp(-(z**2) / 2) / (2 * torch.pi) ** 0.5,
+    ),
 }
 
 
@@ -207,10 +213,11 @@ class _Run:
         p = self.problem
         N, b = p.student.dim, p.batch_size
         g, slope = _functions(p.student)
-        shrink = 1 - p.lr * p.weight_decay / N
-        shrink_readout = 1 - p.rate_readout * p.weight_decay / N
+        lr, lr_readout = p.rates(self.steps / N)
+        shrink = 1 - lr * p.weight_decay / N
+        shrink_readout = 1 - lr_readout * p.weight_decay / N
         fields = torch.einsum("skn,sin->sik", self.weights, x) / N**0.5
-        gram = x @ x.transpose(1, 2) * (p.lr / (N * b)) if count > 1 else x
+        gram = x @ x.transpose(1, 2) * (lr / (N * b)) if count > 1 else x
         moves = torch.zeros_like(fields)  # d_j of every sample, decayed to the present step
         for step in range(count):
             now = slice(step * b, (step + 1) * b)
@@ -221,11 +228,11 @@ class _Run:
             difference = torch.einsum("sik,sk->si", hidden, self.readout) - y[:, now]
             moves[:, now] = self.readout[:, None] * slope(field) * difference[..., None]
             gradient = torch.einsum("sik,si->sk", hidden, difference) / b
-            self.readout = shrink_readout * self.readout - p.rate_readout / N * gradient
+            self.readout = shrink_readout * self.readout - lr_readout / N * gradient
             if p.weight_decay > 0:
                 fields *= shrink
                 moves[:, : step * b] *= shrink
-        self.weights = shrink**count * self.weights - p.lr / (N**0.5 * b) * torch.einsum("sik,sin->skn", moves, x)
+        self.weights = shrink**count * self.weights - lr / (N**0.5 * b) * torch.einsum("sik,sin->skn", moves, x)
 
 
 def _device(device: str | torch.device) -> torch.device:

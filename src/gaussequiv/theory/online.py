@@ -419,7 +419,7 @@ def _curve(
     while True:
         nodes, state = _reduced(modes, start, 10 * relaxation * t[-1], 1e-3 * rtol)
         curve = _solve(problem, nodes, state, t, rtol, max_steps, progress)
-        seen = max(_relaxation_rate(modes.fields, curve, i) * problem.lr for i in range(len(t)))
+        seen = max(_relaxation_rate(modes.fields, curve, i) * modes.lr for i in range(len(t)))
         if seen <= 5 * relaxation:  # q relaxes at twice the rate of w
             return curve
         relaxation = seen
@@ -524,8 +524,8 @@ def _modes(problem: OnlineSGD) -> tuple[Dynamics, Array]:
         omega=np.full(N, 1 / N),
         tt=b[:, None] * b,
         units=student.units,
-        lr=problem.lr,
-        lr_readout=problem.rate_readout,
+        lr=problem.rates(0.0)[0],
+        lr_readout=problem.rates(0.0)[1],
         batch_size=problem.batch_size,
         weight_decay=problem.weight_decay,
         twins=_twins(student.weights, student.readout),
