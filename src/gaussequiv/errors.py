@@ -13,6 +13,10 @@ class StorageError(OSError):
     """A file could not be written or read, or is not what it says it is (exit code 3)."""
 
 
+class FiniteSizeWarning(UserWarning):
+    """A few modes move within a few steps of SGD, so that the equations of the limit of large N are not exact."""
+
+
 def integer(name: str, value: Any, least: int = 1) -> int:
     """`value` as an int of at least `least`; refuses fractions, booleans and what is no number."""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)

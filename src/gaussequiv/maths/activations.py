@@ -10,7 +10,10 @@ For centred Gaussian fields x, y with variances a, b and covariance c (arrays th
 
 The base class answers by quadrature; a subclass may answer in closed form, and a test asserts that both agree. An
 activation whose derivative is a Gaussian, $g'(x) = \alpha e^{-\beta x^2 / 2}$ (erf, linear), turns averages of four fields
-into averages of two: the factor $g'(x_k) g'(x_l)$ only *tilts* the covariance (`GaussianSlope`).
+into averages of two: the factor $g'(x_k) g'(x_l)$ only *tilts* the covariance (`GaussianSlope`). One that is linear on
+either side of zero (`Homogeneous`: ReLU, sign) has averages of four fields by orthants (`quadruples`).
+
+For a field with a mean, or conditioned on others, `conditional` gives the Hermite coefficients and the mean square.
 """
 
 import abc
@@ -22,13 +25,15 @@ from scipy.special import erf, expit, ndtr
 
 from gaussequiv.errors import InputError, number
 from gaussequiv.maths import averages
-from gaussequiv.maths.averages import Array
+from gaussequiv.maths.averages import Array, Rule
 
 
 class Activation(abc.ABC):
     """An activation function and its Gaussian averages, by quadrature unless a subclass knows better."""
 
     name: str
+    odd: bool = False  # whether g(-x) = -g(x)
+    kinks: tuple[float, ...] = ()  # where g or g' is not smooth
 
     @abc.abstractmethod
     def __call__(self, z: Array) -> Array:
@@ -60,6 +65,19 @@ class Activation(abc.ABC):
         moment = averages.pairwise(lambda x: x * self.derivative(x), other, a, b, c)
         return (moment - c * self.slopes(other, a, b, c)) / a
 
+    def conditional(self, mean: Array, variance: float, rule: Rule, terms: int) -> tuple[Array, Array]:
+        r"""$E\, g(\mu + \sqrt a z)\, he_n(z)$, n < terms, for means (rows,): (rows, terms); and $E g^2$, (rows,).
+
+        By `rule`, whose panels are broken at the kinks of g.
+        """
+        if not self.kinks:
+            values = self(mean[:, None] + np.sqrt(variance) * rule.z)
+            return values @ rule.weighted(terms), values**2 @ rule.weights
+        kinks = (np.asarray(self.kinks) - mean[:, None]) / np.sqrt(max(variance, 1e-300))
+        z, weights = rule.broken(np.clip(kinks, -1e3, 1e3), graded=False)
+        values = self(mean[:, None] + np.sqrt(variance) * z)
+        return averages.project(values * weights, z, terms), np.sum(values**2 * weights, axis=-1)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -78,6 +96,7 @@ class GaussianSlope(Activation):
 
     alpha: float
     beta: float
+    odd = True
 
     def derivative(self, z: Array) -> Array:
         return self.alpha * np.exp(-self.beta * np.asarray(z) ** 2 / 2)
@@ -111,28 +130,31 @@ class GaussianSlope(Activation):
         width = self.beta / (1 + self.beta * a)
         return width * c * (width * J - Ja), -width * c * Jb, -width * (J + c * Jc)
 
-    def tilt(self, C: Array, units: int) -> tuple[Array, Array]:
+    def tilted(self, C: Array, units: int) -> Array:
         r"""For pairs (k, l) of the first fields the law under which $E g'_k g'_l F(u) = E g'_k g'_l \cdot \tilde E F(u)$.
 
-        $\tilde C = C - \beta C_{:S} (I + \beta C_{SS})^{-1} C_{S:} = W C$ with $S = (k, l)$; also $d\tilde C = W\, dC\, W^T$.
-
-        Args:
-            C: covariance of the fields, (L, L).
-            units: k and l run over the first `units` fields.
-
-        Returns:
-            W and the tilted covariances, both (units, units, L, L).
-
+        $\tilde C = C - \beta C_{:S} (I + \beta C_{SS})^{-1} C_{S:}$ with $S = (k, l)$, for all k and l below `units`:
+        (units, units, L, L).
         """
-        columns = self.beta * C[:, :units].T  # beta C e_k, one row a field
-        a = 1 + np.diagonal(columns)[:, None, None, None]
-        d = a.swapaxes(0, 1)
-        off = columns[:, :units, None, None]
-        eye = np.eye(len(C))
-        first, second = columns[:, None, :, None], columns[None, :, :, None]
-        e_k, e_l = eye[:units, None, None, :], eye[None, :units, None, :]
-        W = eye - (first * (d * e_k - off * e_l) + second * (a * e_l - off * e_k)) / (a * d - off**2)
-        return W, W @ C
+        rows = C[:units]
+        k, other = rows[:, None], rows[None]
+        pull_k, pull_other = self._pulls(C, units, k, other)
+        return np.asarray(C - (k[..., None] * pull_k[..., None, :] + other[..., None] * pull_other[..., None, :]))
+
+    def tilting(self, C: Array, units: int) -> Array:
+        r"""The maps W with $\tilde C = W C$ and $d\tilde C = W\, dC\, W^T$, (units, units, L, L)."""
+        rows, eye = C[:units], np.eye(len(C))
+        pull_k, pull_other = self._pulls(C, units, eye[:units, None], eye[None, :units])
+        k, other = rows[:, None, :, None], rows[None, :, :, None]
+        return np.asarray(eye - (k * pull_k[..., None, :] + other * pull_other[..., None, :]))
+
+    def _pulls(self, C: Array, units: int, x_k: Array, x_l: Array) -> tuple[Array, Array]:
+        r"""$\beta (I + \beta C_{SS})^{-1} (x_k, x_l)$ for all pairs, (units, units, L) each."""
+        block = self.beta * C[:units, :units]
+        a = 1 + np.diagonal(block)
+        first, second, off = a[:, None, None], a[None, :, None], block[..., None]
+        inverse = self.beta / (first * second - off**2)
+        return (second * x_k - off * x_l) * inverse, (first * x_l - off * x_k) * inverse
 
 
 @final
@@ -149,9 +171,11 @@ class Erf(GaussianSlope):
     def product(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
         match other:
             case Erf():
-                return arcsine((1 + a) * (1 + b), c)
+                return 2 / np.pi * np.arcsin(np.minimum(np.maximum(c / np.sqrt((1 + a) * (1 + b)), -1.0), 1.0))
             case Linear():
                 return c * self.slope(a)
+            case Homogeneous():
+                return other.line * c * self.slope(a) + other.jump * arcsine((1 + a) * b, c)
             case _:
                 return super().product(other, a, b, c)
 
@@ -171,61 +195,144 @@ class Linear(GaussianSlope):
         return c * other.slope(b)
 
 
+class Homogeneous(Activation):
+    r"""A function that is linear on either side of zero, $g(x) = \alpha x + \beta |x| + \gamma\, \mathrm{sign}(x)$.
+
+    `line` is alpha, `fold` beta and `jump` gamma. Among themselves all averages of such functions are closed: with
+    $r = c / \sqrt{ab}$ they are arcsines and square roots.
+    """
+
+    line: float = 0.0
+    fold: float = 0.0
+    jump: float = 0.0
+    kinks = (0.0,)
+
+    def __call__(self, z: Array) -> Array:
+        return self.line * np.asarray(z) + self.fold * np.abs(z) + self.jump * np.sign(z)
+
+    def derivative(self, z: Array) -> Array:
+        if self.jump:
+            raise InputError(f"{self.name} has no derivative; use it in a generator or a teacher, and erf in a student")
+        return self.line + self.fold * np.sign(z)
+
+    def mean(self, a: Any) -> Array:
+        return self.fold * np.sqrt(2 / np.pi * np.asarray(a, dtype=float))
+
+    def slope(self, a: Any) -> Array:
+        a = np.asarray(a, dtype=float)
+        return np.asarray(self.line + (self.jump * np.sqrt(2 / (np.pi * a)) if self.jump else 0 * a))
+
+    def product(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
+        match other:
+            case GaussianSlope():
+                return other.product(self, b, a, c)
+            case Homogeneous():
+                area = np.sqrt(np.maximum(a * b - c**2, 0.0))
+                folded = self.fold * other.fold * (2 / np.pi * area + c * arcsine(a * b, c))
+                lines = self.line * other.line * c + self.jump * other.jump * arcsine(a * b, c)
+                steps = (
+                    c
+                    * np.sqrt(2 / np.pi)
+                    * (
+                        self.line * other.jump / _root(b) * (other.jump != 0)
+                        + self.jump * other.line / _root(a) * (self.jump != 0)
+                    )
+                )
+                return folded + lines + steps
+            case _:
+                return super().product(other, a, b, c)
+
+    def slopes(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
+        match other:
+            case GaussianSlope():
+                return other.slopes(self, b, a, c)
+            case Homogeneous():
+                constant = self.line * (other.line + other.jump * _peak(b)) + self.jump * _peak(a) * other.line
+                result = constant + self.fold * other.fold * arcsine(a * b, c)
+                if self.jump and other.jump:
+                    area = np.sqrt(np.maximum(a * b - c**2, 0.0))
+                    result = result + self.jump * other.jump * 2 / np.pi * averages._ratio(
+                        *np.broadcast_arrays(1.0, area)
+                    )
+                return result
+            case _:
+                return super().slopes(other, a, b, c)
+
+    def bend(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
+        r"""$E g'' h = 2 \beta\, E \delta(x) h(y)$, h seen with the variance that is left at x = 0; 0 for a vanished field."""
+        if self.jump:
+            raise InputError(f"{self.name} has no derivative; use it in a generator or a teacher, and erf in a student")
+        left = np.maximum(b - c * averages._ratio(*np.broadcast_arrays(c, a)), 0.0)
+        return self.fold * _peak(a) * other.mean(left)
+
+    def conditional(self, mean: Array, variance: float, rule: Rule, terms: int) -> tuple[Array, Array]:
+        sd = np.sqrt(variance)
+        if sd == 0:
+            values = self(mean)
+            return np.pad(values[:, None], ((0, 0), (0, terms - 1))), values**2
+        t = mean / sd
+        density, sign = np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi), erf(t / np.sqrt(2))
+        absolute = sd * (t * sign + 2 * density)  # E |x|
+        coefficients = np.empty((len(mean), max(terms, 2)))
+        coefficients[:, 0] = self.line * mean + self.fold * absolute + self.jump * sign
+        coefficients[:, 1] = self.line * sd + self.fold * sd * sign + 2 * self.jump * density
+        before, now = density, -t * density  # he_{n-2}(-t) and he_{n-1}(-t), orthonormal, times the density
+        for n in range(2, terms):
+            root = np.sqrt(n * (n - 1.0))
+            coefficients[:, n] = 2 * self.fold * sd * before / root + 2 * self.jump * now / np.sqrt(n)
+            before, now = now, (-t * now - np.sqrt(n - 1) * before) / np.sqrt(n)
+        folded = (mean**2 + variance) * sign + 2 * mean * sd * density  # E x |x|
+        square = (self.line**2 + self.fold**2) * (mean**2 + variance) + self.jump**2
+        square = square + 2 * (
+            self.line * self.fold * folded + self.line * self.jump * absolute + self.fold * self.jump * mean
+        )
+        return coefficients[:, :terms], square
+
+
 @final
-class Sign(Activation):
+class Sign(Homogeneous):
     """g(x) = sign(x); its slope is that of the jump, 2 delta(x)."""
 
     name = "sign"
-
-    def __call__(self, z: Array) -> Array:
-        return np.sign(z)
-
-    def derivative(self, z: Array) -> Array:
-        raise InputError("sign has no derivative; use it in a generator or a teacher, and erf in a student")
-
-    def mean(self, a: Any) -> Array:
-        return np.zeros(np.shape(a))
-
-    def slope(self, a: Any) -> Array:
-        return np.sqrt(2 / (np.pi * np.asarray(a, dtype=float)))
-
-    def product(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
-        match other:
-            case Sign():
-                return arcsine(a * b, c)
-            case Linear():
-                return c * self.slope(a)
-            case _:
-                return super().product(other, a, b, c)
+    jump = 1.0
+    odd = True
 
 
 @final
-class ReLU(Activation):
+class ReLU(Homogeneous):
     """g(x) = max(0, x)."""
 
     name = "relu"
+    line = 0.5
+    fold = 0.5
 
-    def __call__(self, z: Array) -> Array:
-        return np.maximum(z, 0.0)
 
-    def derivative(self, z: Array) -> Array:
-        return np.heaviside(z, 0.5)
+@final
+class Absolute(Homogeneous):
+    """g(x) = |x|."""
 
-    def mean(self, a: Any) -> Array:
-        return np.sqrt(np.asarray(a, dtype=float) / (2 * np.pi))
+    name = "abs"
+    fold = 1.0
 
-    def slope(self, a: Any) -> Array:
-        return np.full(np.shape(a), 0.5)
 
-    def product(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
-        match other:
-            case ReLU():
-                area = np.sqrt(np.maximum(a * b - c**2, 0.0))
-                return (area + c * (np.pi / 2 + arcsine(a * b, c) * np.pi / 2)) / (2 * np.pi)
-            case Linear():
-                return c * self.slope(a)
-            case _:
-                return super().product(other, a, b, c)
+@final
+class LeakyReLU(Homogeneous):
+    """g(x) = max(s x, x) with a slope 0 <= s < 1 on the negative side."""
+
+    def __init__(self, slope: float = 0.01) -> None:
+        if not number("slope", slope) < 1:
+            raise InputError(f"slope={slope}; expected a number from 0 to below 1")
+        self.line, self.fold = (1 + slope) / 2, (1 - slope) / 2
+        self.name = f"leaky-relu({slope:g})"
+
+    def __repr__(self) -> str:
+        return f"LeakyReLU({self.line - self.fold:g})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LeakyReLU) and self.line == other.line
+
+    def __hash__(self) -> int:
+        return hash((LeakyReLU, self.line))
 
 
 @final
@@ -233,6 +340,7 @@ class Tanh(Activation):
     """g(x) = tanh(x)."""
 
     name = "tanh"
+    odd = True
 
     def __call__(self, z: Array) -> Array:
         return np.tanh(z)
@@ -294,10 +402,62 @@ class Polynomial(Activation):
         self.coefficients = tuple(c)
         self.name = name or f"polynomial({', '.join(f'{x:g}' for x in c)})"
 
+        self.odd = not any(c[0::2])
+
     @property
     def degree(self) -> int:
         """The highest power."""
         return len(self.coefficients) - 1
+
+    def mean(self, a: Any) -> Array:
+        return self._moments(self.coefficients, np.asarray(a, dtype=float))[0]
+
+    def slope(self, a: Any) -> Array:
+        return self._moments(self._derived(1), np.asarray(a, dtype=float))[0]
+
+    def product(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
+        return (
+            self._pair(other, self.coefficients, 0, a, b, c)
+            if isinstance(other, Polynomial)
+            else super().product(other, a, b, c)
+        )
+
+    def slopes(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
+        return (
+            self._pair(other, self._derived(1), 1, a, b, c)
+            if isinstance(other, Polynomial)
+            else super().slopes(other, a, b, c)
+        )
+
+    def bend(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
+        return (
+            self._pair(other, self._derived(2), 0, a, b, c)
+            if isinstance(other, Polynomial)
+            else super().bend(other, a, b, c)
+        )
+
+    def _derived(self, order: int) -> tuple[float, ...]:
+        derived = np.polynomial.polynomial.polyder(self.coefficients, order)
+        return tuple(float(x) for x in derived)
+
+    @staticmethod
+    def _moments(coefficients: tuple[float, ...], a: Array) -> Array:
+        r"""$E p^{(k)}(x) / \sqrt{k!}$ for all k, from $E x^{2j} = a^j (2j - 1)!!$: shape (degree + 1, ...)."""
+        result = []
+        p = np.asarray(coefficients, dtype=float)
+        for k in range(len(coefficients)):
+            total = np.zeros(a.shape)
+            for j, even in enumerate(p[0::2]):
+                total = total + even * a**j * np.prod(np.arange(1, 2 * j, 2.0))
+            result.append(total)
+            p = np.polynomial.polynomial.polyder(p) / np.sqrt(k + 1) if len(p) > 1 else np.zeros(1)
+        return np.stack(result)
+
+    def _pair(self, other: "Polynomial", own: tuple[float, ...], order: int, a: Any, b: Any, c: Any) -> Array:
+        r"""$E p(x) q(y) = \sum_k \frac{c^k}{k!} E p^{(k)} E q^{(k)}$, a finite sum."""
+        a, b, c = np.broadcast_arrays(*(np.asarray(m, dtype=float) for m in (a, b, c)))
+        p, q = self._moments(own, a), self._moments(other._derived(order) if order else other.coefficients, b)
+        return np.asarray(sum(c**k * p[k] * q[k] for k in range(min(len(p), len(q)))))
 
     def __call__(self, z: Array) -> Array:
         return np.asarray(np.polynomial.polynomial.polyval(z, self.coefficients))
@@ -322,6 +482,8 @@ class Custom(Activation):
     def __init__(self, function: Callable[[Array], Array], derivative: Callable[[Array], Array] | None = None) -> None:
         self.function = function
         self._derivative = derivative
+        rough = {*averages.kinks(self), *(averages.kinks(self.derivative) if derivative is not None else ())}
+        self.kinks = tuple(sorted(rough))
         self.name = getattr(function, "__name__", "custom")
 
     def __call__(self, z: Array) -> Array:
@@ -347,6 +509,16 @@ class Custom(Activation):
         return hash((self.function, self._derivative))
 
 
+def _root(a: Any) -> Array:
+    """Sqrt(a), and infinity for 0, so that a vanished field adds nothing."""
+    return np.where(np.asarray(a) > 0, np.sqrt(a), np.inf)
+
+
+def _peak(a: Any) -> Array:
+    r"""$2\, E \delta(x) = \sqrt{2 / (\pi a)}$, and 0 for a field that has vanished."""
+    return np.sqrt(2 / np.pi) / _root(a)
+
+
 def arcsine(product: Any, c: Any) -> Array:
     r"""$\frac2\pi \arcsin(c / \sqrt{\text{product}})$, with 0 where a variance is 0; rounding beyond +-1 is cut."""
     ratio = averages._ratio(*np.broadcast_arrays(c, np.sqrt(product)))
@@ -364,6 +536,7 @@ NAMED: dict[str, Activation] = {
         Sigmoid(),
         Softplus(),
         GELU(),
+        Absolute(),
         Polynomial(0, 0, 1, name="quadratic"),
     )
 }

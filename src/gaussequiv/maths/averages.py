@@ -7,11 +7,12 @@ Parseval's identity, and by direct integration over the plane where the series i
 """
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
-from scipy.special import roots_legendre
+from scipy.special import roots_hermitenorm, roots_legendre
 
 from gaussequiv.errors import InputError
 
@@ -24,20 +25,107 @@ ORDER = 16
 DEPTH = 36  # bisections of a panel that holds a kink
 RESOLVED = 1e-11  # error of a panel's interpolant, relative to the function's size, that needs no bisection
 TERMS = 400
+FEW = 8  # nodes on a panel of a `Rule` with kinks
+GRADED = 4.0 ** -np.arange(8)  # distances of panel ends from a kink
 
 
 @cache
-def _legendre() -> tuple[Array, Array]:
-    nodes, weights = roots_legendre(ORDER)
+def _legendre(order: int = ORDER) -> tuple[Array, Array]:
+    nodes, weights = roots_legendre(order)
     return nodes, weights
 
 
-def _panels(edges: Array) -> tuple[Array, Array]:
-    """Gauss-Legendre nodes and weights on consecutive panels, edges (..., panels + 1) -> (..., panels * ORDER)."""
-    nodes, weights = _legendre()
+def _panels(edges: Array, order: int = ORDER) -> tuple[Array, Array]:
+    """Gauss-Legendre nodes and weights on consecutive panels, edges (..., panels + 1) -> (..., panels * order)."""
+    nodes, weights = _legendre(order)
     middle, half = (edges[..., 1:] + edges[..., :-1]) / 2, np.diff(edges, axis=-1) / 2
     shape = (*edges.shape[:-1], -1)
     return (middle[..., None] + half[..., None] * nodes).reshape(shape), (half[..., None] * weights).reshape(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    r"""Nodes z and weights for averages over a standard normal variable, and how panels are broken at kinks.
+
+    For smooth functions the trapezoidal rule, whose error falls exponentially in the inverse spacing; Gauss-Hermite nodes,
+    exact, for polynomials.
+    """
+
+    z: Array
+    weights: Array
+
+    @classmethod
+    def trapezoidal(cls, spacing: float, tolerance: float) -> "Rule":
+        """The trapezoidal rule with a cut-off beyond which the Gaussian weight is far below `tolerance`."""
+        reach = np.sqrt(2 * np.log(1 / tolerance)) + 2.5
+        n = int(np.ceil(2 * reach / spacing)) + 1
+        z = np.linspace(-reach, reach, n)
+        weights = _density(z)
+        return cls(z, weights / weights.sum())
+
+    @classmethod
+    def exact(cls, degree: int) -> "Rule":
+        """The Gauss-Hermite rule that is exact for polynomials of this degree."""
+        z, weights = roots_hermitenorm(degree // 2 + 1)
+        return cls(z, weights / weights.sum())
+
+    def broken(self, kinks: Array, *, graded: bool = True) -> tuple[Array, Array]:
+        """Nodes and weights (rows, n) with panels that end at `kinks` (rows, kinks); one row for all without kinks.
+
+        Graded panels shrink towards the kinks, for integrands that are steep beside them.
+        """
+        if kinks.shape[-1] == 0:
+            return self.z[None], self.weights[None]
+        reach = float(self.z[-1])
+        uniform = np.linspace(-reach, reach, int(np.ceil(2 * reach / 1.5)) + 1)
+        near = np.concatenate([-GRADED, [0.0], GRADED]) if graded else np.zeros(1)
+        edges = (kinks[..., None] + near).reshape(len(kinks), -1)
+        edges = np.concatenate([np.broadcast_to(uniform, (len(kinks), len(uniform))), edges], axis=1)
+        z, weights = _panels(np.sort(np.clip(edges, -reach, reach), axis=1), FEW)
+        return z, weights * _density(z)
+
+    def weighted(self, terms: int) -> Array:
+        """The orthonormal Hermite polynomials at the nodes times the weights, (n, terms)."""
+        if terms not in self._weighted:
+            self._weighted[terms] = np.ascontiguousarray((hermite_polynomials(self.z, terms) * self.weights).T)
+        return self._weighted[terms]
+
+    @cached_property
+    def _weighted(self) -> dict[int, Array]:
+        return {}
+
+
+def project(weighted: Array, z: Array, terms: int) -> Array:
+    """Sums over nodes of weighted values with the orthonormal Hermite polynomials at z, (rows, n) both: (rows, terms)."""
+    coefficients = np.empty((len(weighted), terms))
+    before, now = np.zeros_like(z), np.ones_like(z)
+    for k in range(terms):
+        coefficients[:, k] = np.sum(weighted * now, axis=1)
+        before, now = now, (z * now - np.sqrt(k) * before) / np.sqrt(k + 1)
+    return coefficients
+
+
+def hermite_polynomials(z: Array, terms: int) -> Array:
+    """The orthonormal Hermite polynomials he_0 ... at z (n,): (terms, n)."""
+    table = np.ones((terms, len(z)))
+    if terms > 1:
+        table[1] = z
+    for k in range(1, terms - 1):
+        table[k + 1] = (z * table[k] - np.sqrt(k) * table[k - 1]) / np.sqrt(k + 1)
+    return table
+
+
+def kinks(f: Function, reach: float = 40.0) -> tuple[float, ...]:
+    """Places within `reach` of zero where panels keep being bisected: kinks and jumps of f."""
+    offset = 0.1234567  # so that no kink is at an end of the first panels
+    edges = breaks(lambda x: f(x + offset), reach)
+    width = np.diff(edges)
+    fine = np.flatnonzero(width < 1e-6)
+    if len(fine) == 0:
+        return ()
+    clusters = np.split(fine, np.flatnonzero(edges[fine[1:]] - edges[fine[:-1]] > 1e-3) + 1)
+    narrowest = [c[np.argmin(width[c])] for c in clusters]
+    return tuple(round(float(edges[i] + edges[i + 1]) / 2 + offset, 9) + 0.0 for i in narrowest)
 
 
 def breaks(f: Function, reach: float) -> Array:

@@ -14,6 +14,7 @@ def predict(
     times: Any = None,
     rtol: float = 1e-6,
     reduce: bool = True,
+    finite_size: bool = False,
     max_steps: int = 20_000,
     progress: Any = None,
 ) -> Curve:
@@ -24,6 +25,7 @@ def predict(
         times: t = steps / N for online learning, such as `log_times(100)`.
         rtol: accuracy of the curve, certified by a second solution; points that miss it are marked inaccurate.
         reduce: replace the modes by a few nodes, to an accuracy beyond `rtol`.
+        finite_size: add the terms of relative order rho / N to the equations of online learning.
         max_steps: steps of the solver after which the remaining times are marked not converged.
         progress: called with the time reached.
 
@@ -33,7 +35,15 @@ def predict(
     """
     match problem:
         case OnlineSGD() if times is not None:
-            return online.predict(problem, times, rtol=rtol, reduce=reduce, max_steps=max_steps, progress=progress)
+            return online.predict(
+                problem,
+                times,
+                rtol=rtol,
+                reduce=reduce,
+                finite_size=finite_size,
+                max_steps=max_steps,
+                progress=progress,
+            )
         case OnlineSGD():
             raise InputError("online learning is predicted at times; pass times=log_times(100)")
         case _:

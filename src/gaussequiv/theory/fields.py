@@ -1,0 +1,254 @@
+r"""The joint law of student and teacher fields, and the averages over it that drive one-pass SGD.
+
+With the covariance C (and means) of the local fields $u = (\lambda, \nu)$, the signed readouts s = (v, -a), one column an
+output, $S = s s^T$ and $\Delta = s^T h(u)$, Stein's lemma turns one step of SGD into averages of second derivatives of the
+loss $L = \frac12 |\Delta + \sigma \zeta|^2$ (docs/equations.md):
+
+    A = E Hess_lambda L         A_kl = S_kl J2(k, l) + delta_kl sum_a S_ka H2(k, a)
+    B = E d_lambda d_nu L       B_km = S_km J2(k, m);  for the mean, as one more teacher field, E d_lambda L
+    G = E grad L grad L^T       G_kl = sum_ab S_ka S_lb I4(k, l, a, b) + sigma^2 V_kl J2(k, l),  V = v v^T
+    f = E grad_v L              f_k  = sum_a s_a I2(k, a)
+
+The paper projects on pairs of fields and divides by Q_kk Q_jj - Q_kj^2, which vanishes while units have not specialised;
+nothing is divided here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gaussequiv.maths.activations import Activation, GaussianSlope
+from gaussequiv.maths.averages import Array
+from gaussequiv.maths.quadruples import Averages, Pairs, Tilted
+from gaussequiv.maths.quadruples import averages as averages_of
+
+STEP = 1e-6  # of finite differences, relative to the fields' variances
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """A, B, G, f of the equations of motion; with `gradient`, their derivatives with respect to (Q, R, v) as a last axis."""
+
+    A: Array
+    B: Array
+    G: Array
+    f: Array
+
+
+@dataclass(frozen=True)
+class LocalFields:
+    """The joint law of student and teacher fields as a function of Q, R and v: activations, T, a and the noise are fixed.
+
+    Readouts are matrices, v (K, outputs) and a (M, outputs). Where inputs are not centred, R has one more column, the means
+    of the student's fields; `teacher_mean` is None where they are.
+    """
+
+    student: Activation
+    teacher: Activation
+    T: Array
+    a: Array
+    noise: float
+    teacher_mean: Array | None
+    averages: Averages
+
+    @classmethod
+    def of(
+        cls,
+        student: Activation,
+        teacher: Activation,
+        T: Array,
+        a: Array,
+        noise: float,
+        teacher_mean: Array | None,
+        units: int,
+        tolerance: float,
+    ) -> "LocalFields":
+        """The law with the averages that the activations allow, to a tolerance."""
+        rule = averages_of(student, teacher, units, centred=teacher_mean is None, tolerance=tolerance)
+        return cls(student, teacher, T, a, noise, teacher_mean, rule)
+
+    def covariance(self, Q: Array, R: Array) -> Array:
+        """C = [[Q, R], [R^T, T]]."""
+        K, M = R.shape[0], len(self.T)
+        C = np.empty((K + M, K + M))
+        C[:K, :K], C[:K, K:], C[K:, :K], C[K:, K:] = Q, R[:, :M], R[:, :M].T, self.T
+        return C
+
+    def means(self, R: Array) -> Array | None:
+        """Means of all fields, None where they are centred."""
+        return None if self.teacher_mean is None else np.concatenate([R[:, -1], self.teacher_mean])
+
+    def readout(self, v: Array) -> Array:
+        """S = (v, -a), (K + M, outputs)."""
+        return np.concatenate([v, -self.a])
+
+    def test_error(self, Q: Array, R: Array, v: Array) -> float:
+        r"""$\frac12 E |\Delta|^2 = \frac12 \mathrm{tr}\, s^T I2(C) s$, without label noise."""
+        s = self.readout(v)
+        return float(np.vdot(s @ s.T, self.averages.products(self.covariance(Q, R), self.means(R)))) / 2
+
+    def coefficients(self, Q: Array, R: Array, v: Array) -> Coefficients:
+        """The coefficients at one point."""
+        C, mean = self.covariance(Q, R), self.means(R)
+        return self._assemble(self.averages.pairs(C, mean), self.averages.quadruples(C, mean), v)
+
+    def _assemble(self, pairs: Pairs, quadruples: Array, v: Array) -> Coefficients:
+        """The coefficients from averages, which may have leading axes."""
+        K, s = len(v), self.readout(v)
+        S = s @ s.T
+        SK, J = S[:K], pairs.slopes
+        A = SK[:, :K] * J[..., :K] + np.eye(K) * np.sum(SK * pairs.bend, axis=-1)[..., None]
+        B = SK[:, K:] * J[..., K:]
+        if pairs.level is not None:
+            B = np.concatenate([B, np.sum(SK * pairs.level, axis=-1)[..., None]], axis=-1)
+        half = (quadruples @ SK[:, :, None])[..., 0]  # sum_b S_lb I4(k, l, a, b)
+        G = np.sum(half * SK[:, None, :], axis=-1) + self.noise**2 * SK[:, :K] * J[..., :K]
+        return Coefficients(A=A, B=B, G=G, f=pairs.product[..., :K, :] @ s)
+
+    def gradient(self, Q: Array, R: Array, v: Array) -> Coefficients:
+        """Derivatives of the coefficients with respect to (Q, R, v), flattened as the last axis."""
+        K, C, mean = len(v), self.covariance(Q, R), self.means(R)
+        by_readout = self._by_readout(self.averages.pairs(C, mean), self.averages.quadruples(C, mean), v)
+        by_covariance = self.by_covariance(Q, R, v)
+        by_mean = self._by_mean(C, R, v)
+
+        def join(name: str) -> Array:
+            d = getattr(by_covariance, name)
+            shape = d.shape[:-2]
+            by_Q = d[..., :K, :K].reshape(*shape, -1)
+            by_R = d[..., :K, K:] + d[..., K:, :K].swapaxes(-1, -2)  # R enters C twice
+            if by_mean is not None:
+                by_R = np.concatenate([by_R, getattr(by_mean, name)[..., None]], axis=-1)
+            return np.concatenate([by_Q, by_R.reshape(*shape, -1), getattr(by_readout, name)], axis=-1)
+
+        return Coefficients(*(join(name) for name in ("A", "B", "G", "f")))
+
+    def by_covariance(self, Q: Array, R: Array, v: Array, *, whole: bool = False) -> Coefficients:
+        """Derivatives of the coefficients with respect to the entries of C, as the last two axes.
+
+        Those with respect to T, which does not move, are computed if the `whole` is wanted.
+        """
+        match self.averages, self.student, self.teacher:
+            case Tilted() as rule, GaussianSlope(), GaussianSlope():
+                return self._tilted_by_covariance(rule, self.covariance(Q, R), v)
+            case _:
+                return self._differences(Q, R, v, len(Q) + (len(self.T) if whole else 0))
+
+    def _tilted_by_covariance(self, rule: Tilted, C: Array, v: Array) -> Coefficients:
+        """Averages of two fields depend on two variances and one covariance; by Price's theorem those of I2 are H2 / 2, J2.
+
+        The average of four fields is one of two under the tilted law, whose derivative is pulled back by W.
+        """
+        K, s = len(v), self.readout(v)
+        S = s @ s.T
+        J, H = rule.table(_slopes, C), rule.table(_bend, C)
+        dJ, dH = (_scatter(rule.table(gradient, C, K)) for gradient in (_slopes_gradient, _bend_gradient))
+        dI = _scatter(np.stack([H[:K] / 2, H[:, :K].T / 2, J[:K]]))
+        W = rule.student.tilting(C, K)
+        tilted = W @ C
+        weight = S[:K, None, :, None] * S[None, :K, None, :]
+        weight = (weight + weight.swapaxes(-1, -2)) / 2
+        squares = np.sum(weight * rule.table(_product, tilted), axis=(-1, -2)) + self.noise**2 * (v @ v.T)
+        slope = weight * rule.table(_slopes, tilted)
+        diagonal = range(len(C))
+        slope[..., diagonal, diagonal] += np.sum(weight * rule.table(_bend, tilted), axis=-1)
+        dsquares = W.swapaxes(-1, -2) @ slope @ W
+        eye = np.eye(K)
+        bent = np.einsum("ka,kaxy->kxy", S[:K], dH)
+        return Coefficients(
+            A=S[:K, :K, None, None] * dJ[:, :K] + eye[..., None, None] * bent[:, None],
+            B=S[:K, K:, None, None] * dJ[:, K:],
+            G=dJ[:, :K] * squares[..., None, None] + J[:K, :K, None, None] * dsquares,
+            f=np.einsum("kaxy,ao->koxy", dI, s),
+        )
+
+    def _differences(self, Q: Array, R: Array, v: Array, count: int) -> Coefficients:
+        """The same by finite differences, each step towards smaller correlations, where C stays a covariance."""
+        C, mean = self.covariance(Q, R), self.means(R)
+        L = len(C)
+        rows, columns = np.triu_indices(count, m=L)
+        size = np.sqrt(np.maximum(np.diagonal(C), 1e-6 * np.diagonal(C).max()))
+        step = STEP * size[rows] * size[columns]
+        step = np.where((rows == columns) | (C[rows, columns] <= 0), step, -step)
+        moved = np.repeat(C[None], len(rows), axis=0)
+        index = np.arange(len(rows))
+        moved[index, rows, columns] += step
+        moved[index, columns, rows] = moved[index, rows, columns]
+        base = self._assemble(self.averages.pairs(C, mean), self.averages.quadruples(C, mean), v)
+        there = self._assemble(self.averages.pairs(moved, mean), self.averages.quadruples(moved, mean), v)
+
+        def derivative(name: str) -> Array:
+            old, new = getattr(base, name), getattr(there, name)
+            d = np.moveaxis((new - old) / step.reshape(-1, *[1] * old.ndim), 0, -1)
+            result = np.zeros((*old.shape, L, L))
+            result[..., rows, columns] = d / 2
+            result[..., columns, rows] += d / 2
+            return result
+
+        return Coefficients(*(derivative(name) for name in ("A", "B", "G", "f")))
+
+    def _by_mean(self, C: Array, R: Array, v: Array) -> Coefficients | None:
+        """Derivatives with respect to the means of the student's fields, as the last axis; None where all are centred."""
+        mean = self.means(R)
+        if mean is None:
+            return None
+        K = len(v)
+        base = self._assemble(self.averages.pairs(C, mean), self.averages.quadruples(C, mean), v)
+        found = []
+        for k in range(K):
+            step = STEP * np.sqrt(C[k, k] or 1.0)
+            moved = mean + step * (np.arange(len(C)) == k)
+            there = self._assemble(self.averages.pairs(C, moved), self.averages.quadruples(C, moved), v)
+            found.append([(getattr(there, n) - getattr(base, n)) / step for n in ("A", "B", "G", "f")])
+        return Coefficients(*(np.stack(parts, axis=-1) for parts in zip(*found, strict=True)))
+
+    def _by_readout(self, pairs: Pairs, quadruples: Array, v: Array) -> Coefficients:
+        """Derivatives with respect to v, flattened as the last axis: S is a quadratic form in it."""
+        (K, outputs), s = v.shape, self.readout(v)
+        L, count = len(s), K * outputs
+        S = (s @ s.T)[:K]
+        basis = np.eye(count).reshape(K, outputs, count)
+        ds = np.concatenate([basis, np.zeros((L - K, outputs, count))])
+        dS = np.einsum("aop,bo->abp", ds, s)
+        dS = (dS + dS.swapaxes(0, 1))[:K]
+        J, eye = pairs.slopes[..., None], np.eye(K)
+        A = dS[:, :K] * J[:, :K] + eye[..., None] * np.einsum("kap,ka->kp", dS, pairs.bend)[:, None]
+        B = dS[:, K:] * J[:, K:]
+        if pairs.level is not None:
+            B = np.concatenate([B, np.einsum("kap,ka->kp", dS, pairs.level)[:, None]], axis=1)
+        half = np.einsum("klab,lb->kla", quadruples, S, optimize=True)
+        G = np.einsum("kla,kap->klp", half, dS, optimize=True)
+        G = G + G.swapaxes(0, 1) + self.noise**2 * dS[:, :K] * J[:, :K]
+        f = np.einsum("ka,aop->kop", pairs.product[:K], ds)
+        return Coefficients(A=A, B=B, G=G, f=f)
+
+
+def _product(x: Any, y: Any, a: Array, b: Array, c: Array) -> Array:
+    return np.asarray(x.product(y, a, b, c))
+
+
+def _slopes(x: Any, y: Any, a: Array, b: Array, c: Array) -> Array:
+    return np.asarray(x.slopes(y, a, b, c))
+
+
+def _bend(x: Any, y: Any, a: Array, b: Array, c: Array) -> Array:
+    return np.asarray(x.bend(y, a, b, c))
+
+
+def _slopes_gradient(x: Any, y: Any, a: Array, b: Array, c: Array) -> Array:
+    return np.stack(x.slopes_gradient(y, a, b, c))
+
+
+def _bend_gradient(x: Any, y: Any, a: Array, b: Array, c: Array) -> Array:
+    return np.stack(x.bend_gradient(y, a, b, c))
+
+
+def _scatter(partials: Array) -> Array:
+    """Partial derivatives (3, K, L) of M_ka(C_kk, C_aa, C_ka) as the derivative dM_ka / dC_xy, (K, L, L, L)."""
+    K, L = partials.shape[1:]
+    k, a = np.ogrid[:K, :L]
+    result = np.zeros((K, L, L, L))
+    for partial, x, y in zip(partials, (k, a, k), (k, a, a), strict=True):
+        np.add.at(result, (k, a, x, y), partial)
+    return result
