@@ -96,7 +96,7 @@ def test_a_wide_block_of_many_inputs_is_carried():
     rng = np.random.default_rng(1)
     model = OperatorModel(diagonal, np.sqrt(rho)[:, None] * rng.standard_normal((N, 20)) / N**0.5 / 2)
     problem = cases.problem(model, K=8, M=8)
-    m = modes(problem, longest=20.0, tolerance=1e-6)
+    m = modes(problem, longest=20.0, tolerance=1e-6, probes=16)
     assert m.error <= 1e-6
     assert 0 < m.noise_error < 0.02
     x = problem.student.weights / np.sqrt(N)
@@ -110,13 +110,13 @@ def solved(problem, m, t):
     dynamics, _ = online._modes(problem)
     dynamics = replace(dynamics, rho=m.rho, omega=m.omega, tt=m.b[:, None] * m.b)
     start = dynamics.symmetrised(m.w[:, None] * m.b, m.w[:, None] * m.w, problem.student.readout)
-    return online._curve(problem, dynamics, start, t, 1e-9, True, 20_000, None).test_error
+    return online._curve(problem, dynamics, start, t, 1e-8, True, 20_000, None).test_error
 
 
 @pytest.mark.parametrize("kind", ["spread", "image"])
 def test_the_learning_curve_of_products_is_that_of_the_matrix(kind):
     dense, products = pair(kind, N=400, D=100)
-    t = ge.log_times(100, 12)
+    t = ge.log_times(100, 8)
     exact = solved(dense, modes(dense, longest=1.0, tolerance=1e-9), t)
     found = solved(dense, modes(products, longest=1e3, tolerance=1e-9), t)
     np.testing.assert_allclose(found, exact, rtol=1e-6)

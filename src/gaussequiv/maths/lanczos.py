@@ -145,8 +145,9 @@ def density_of_states(
     """
     probes = min(integer("probes", probes), N)
     if probes == N:
-        rule = gauss_rule(operator, np.eye(N), 1)
-        return Density(rule.rho, np.full((1, N), 1 / N))
+        A = _product(operator, np.eye(N))
+        rho = scipy.linalg.eigvalsh((A + A.T) / 2, overwrite_a=True, check_finite=False)
+        return Density(_not_negative(rho), np.full((1, N), 1 / N))
     Z = np.random.default_rng(seed).standard_normal((N, probes))
     rule = relaxation_rule(operator, Z, np.zeros((N, 0)), longest=longest, tolerance=tolerance)
     counted = _counted(rule, probes)
@@ -200,9 +201,7 @@ class _Krylov:
         self._reserve(end)
         self.V[:, start:end] = block
         V = self.V[:, :end]
-        product = np.asarray(self.operator @ block, dtype=np.float64)
-        if not np.isfinite(product).all():
-            raise InputError("a product with the operator holds a NaN or an infinity; expected finite numbers")
+        product = _product(self.operator, block)
         columns = np.zeros((end, end - start))
         for _ in range(2):
             part = V.T @ product
@@ -231,15 +230,26 @@ class _Krylov:
             return BlockRule(np.zeros(1), np.zeros((self.X_in_V.shape[1], 1)), np.zeros(1, dtype=bool))
         start, end = self.ends[steps - 1], self.ends[steps]
         rho, y = scipy.linalg.eigh(self.T[:end, :end], check_finite=False)
-        top = max(float(rho[-1]), 0.0)
-        if rho[0] < -NEGATIVE * top or top < -rho[0]:
-            raise InputError(
-                f"the operator has the eigenvalue {rho[0]:.2e} (largest {rho[-1]:.2e}); expected a covariance, without "
-                "negative eigenvalues"
-            )
         residual = np.linalg.norm(self.couplings[steps - 1] @ y[start:], axis=0)
         vectors = self.X_in_V.T @ y[: self.ends[1]]
-        return BlockRule(np.maximum(rho, 0.0), vectors, residual <= CONVERGED * top)
+        return BlockRule(_not_negative(rho), vectors, residual <= CONVERGED * rho[-1])
+
+
+def _product(operator: Any, X: Array) -> Array:
+    product = np.asarray(operator @ X, dtype=np.float64)
+    if not np.isfinite(product).all():
+        raise InputError("a product with the operator holds a NaN or an infinity; expected finite numbers")
+    return product
+
+
+def _not_negative(rho: Array) -> Array:
+    """Eigenvalues, ascending, of which rounding below zero is cut."""
+    if rho[0] < -NEGATIVE * max(rho[-1], 0.0):
+        raise InputError(
+            f"the operator has the eigenvalue {rho[0]:.2e} (largest {rho[-1]:.2e}); expected a covariance, without "
+            "negative eigenvalues"
+        )
+    return np.maximum(rho, 0.0)
 
 
 def _range(X: Array, threshold: float) -> Array:
