@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 import cases
 from gaussequiv.errors import InputError
@@ -106,6 +106,16 @@ def test_more_accuracy_and_longer_times_take_more_nodes():
     assert counts[0] < counts[1] < counts[2] < 600
 
 
+def test_a_rule_is_confirmed_by_twice_as_many_steps():
+    rho, E, A = dense("spread", 600)
+    columns = []
+    counting = LinearOperator(
+        A.shape, matvec=A.matvec, matmat=lambda X: columns.append(X.shape[1]) or A @ X, dtype=float
+    )
+    rule = relaxation_rule(counting, block("generic", rho, E, 2), np.zeros((600, 0)), longest=30.0, tolerance=1e-8)
+    assert sum(columns) == 2 * len(rule.rho) < 200
+
+
 def test_a_wide_block_ends_with_the_whole_space():
     rho, E, A = dense("singular", 100)
     X = block("generic", rho, E, 16)
@@ -114,12 +124,13 @@ def test_a_wide_block_ends_with_the_whole_space():
     assert len(rule.rho) <= 100
 
 
-def test_a_tolerance_that_memory_does_not_allow_is_reported(monkeypatch):
-    monkeypatch.setattr("gaussequiv.maths.lanczos.LARGEST", 600 * 20)
+@pytest.mark.parametrize("columns", [1, 2, 5, 6, 20])
+def test_a_tolerance_that_memory_does_not_allow_is_reported(columns, monkeypatch):
+    monkeypatch.setattr("gaussequiv.maths.lanczos.LARGEST", 600 * columns)
     rho, E, A = dense("image", 600)
     X = block("generic", rho, E, 2)
     rule = relaxation_rule(A, X, X[:, :0], longest=1e4, tolerance=1e-12)
-    assert len(rule.rho) <= 20
+    assert len(rule.rho) <= columns
     assert rule.error > 1e-12
 
 
@@ -161,6 +172,15 @@ def test_eigenvalues_that_were_found_are_not_sampled(kind):
     density = density_of_states(A, N=120, probes=6, longest=1e4, tolerance=1e-13)
     for f in (lambda r: r, lambda r: r * np.exp(-r), lambda r: r**2):
         assert abs(density.omega @ f(density.rho) - f(rho).mean()) <= 1e-6 * f(rho).mean()
+
+
+def test_copies_beyond_the_number_of_probes_are_sampled():
+    """Two eigenvalues, 450 and 50 times: the space ends with one copy for every probe, which says nothing about both."""
+    rho = np.repeat([1.0, 4.0], [450, 50])
+    A = aslinearoperator(np.diag(rho))
+    density = density_of_states(A, N=500, probes=6, longest=1.0, tolerance=1e-10)
+    error = abs(density.omega @ density.rho - rho.mean())
+    assert 0 < error <= 5 * density.standard_error(density.rho) < 0.3
 
 
 def test_the_same_seed_gives_the_same_nodes_and_another_seed_others():

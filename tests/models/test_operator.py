@@ -52,6 +52,9 @@ def test_a_model_takes_operators_sparse_matrices_and_arrays():
         np.testing.assert_array_equal(model.dense.Omega, Omega)
         np.testing.assert_array_equal(model.dense.Phi, Phi)
         np.testing.assert_array_equal(model.eigenmodes[0], [1, 2, 3])
+        np.testing.assert_array_equal(model.spectrum, [1, 2, 3])
+        for one, two in zip(model.sample(4, 1), ge.GaussianModel(Omega, Phi).sample(4, 1), strict=True):
+            np.testing.assert_array_equal(one, two)
 
 
 def test_latents_are_white_and_means_zero_where_they_are_left_out():

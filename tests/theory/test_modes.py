@@ -125,6 +125,12 @@ def test_the_learning_curve_of_products_is_that_of_the_matrix(kind):
     np.testing.assert_allclose(solved(dense, sampled, t), exact, rtol=5 * sampled.noise_error)
 
 
+def test_a_tolerance_that_memory_does_not_allow_is_reported(monkeypatch):
+    monkeypatch.setattr("gaussequiv.maths.lanczos.LARGEST", 200 * 12)
+    m = modes(pair()[1], longest=1e4, tolerance=1e-9)
+    assert m.error > 1e-9
+
+
 def test_wrong_arguments_are_refused_in_a_sentence():
     dense, products = pair(N=30, D=10)
     for p in (dense, products):

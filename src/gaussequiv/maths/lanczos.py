@@ -111,7 +111,7 @@ def relaxation_rule(operator: Any, X: Array, Y: Array, *, longest: float, tolera
     space, steps = _Krylov(operator, np.hstack([X, Y])), FIRST
     while True:
         space.grow(2 * steps)
-        coarse, fine = space.rule(steps), space.rule(2 * steps)
+        coarse, fine = space.rule(steps if space.complete else space.steps // 2), space.rule(space.steps)
         error = _difference(coarse, fine, X.shape[1], longest)
         if error <= tolerance:
             return replace(coarse, error=error)
@@ -181,6 +181,11 @@ class _Krylov:
         self.X_in_V = block.T @ X
 
     @property
+    def steps(self) -> int:
+        """How many steps have been made."""
+        return len(self.couplings)
+
+    @property
     def complete(self) -> bool:
         """Whether the space is invariant: all rules that use all of it are exact."""
         return self.next.shape[1] == 0
@@ -192,7 +197,7 @@ class _Krylov:
 
     def grow(self, steps: int) -> None:
         """Grow the space to a number of steps, or as far as it goes."""
-        while len(self.couplings) < steps and not (self.complete or self.full):
+        while self.steps < steps and not (self.complete or self.full):
             self._step()
 
     def _step(self) -> None:
@@ -225,7 +230,7 @@ class _Krylov:
 
     def rule(self, steps: int) -> BlockRule:
         """The rule of the first steps, or of as many as there are."""
-        steps = min(steps, len(self.couplings))
+        steps = min(steps, self.steps)
         if steps == 0:
             return BlockRule(np.zeros(1), np.zeros((self.X_in_V.shape[1], 1)), np.zeros(1, dtype=bool))
         start, end = self.ends[steps - 1], self.ends[steps]

@@ -88,6 +88,15 @@ class OperatorModel:
         """Eigenvalues (N,) and eigenvectors (N, N) of Omega, by way of `dense`: for the N of which there is room."""
         return self.dense.eigenmodes
 
+    @property
+    def spectrum(self) -> Array:
+        """Eigenvalues rho of Omega, ascending, (N,), by way of `dense`."""
+        return self.dense.spectrum
+
+    def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
+        """Draw `n` latents (n, D) and inputs (n, N) of the law, by way of `dense`."""
+        return self.dense.sample(n, rng)
+
     def describe(self) -> dict[str, Any]:
         """The model in plain values."""
         return {"model": repr(self), "N": self.input_dim, "D": self.latent_dim, **self.provenance}
