@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gaussequiv.models.gaussian import GaussianModel as GaussianModel
     from gaussequiv.models.networks import OrderParameters as OrderParameters
     from gaussequiv.models.networks import TwoLayer as TwoLayer
+    from gaussequiv.models.operator import OperatorModel as OperatorModel
     from gaussequiv.models.problems import OnlineSGD as OnlineSGD
     from gaussequiv.models.problems import log_times as log_times
     from gaussequiv.theory import predict as predict
@@ -33,6 +34,7 @@ _HOMES = {
     "GaussianModel": "models.gaussian",
     "InputError": "errors",
     "OnlineSGD": "models.problems",
+    "OperatorModel": "models.operator",
     "OrderParameters": "models.networks",
     "Status": "maths.solvers",
     "StorageError": "errors",

@@ -55,15 +55,23 @@ def relaxation_nodes(rho: Array, weight: Array, longest: float, tolerance: float
     return Nodes(rho[chosen], weight[chosen, None] * P / weight)
 
 
+def relaxation_times(top: float, longest: float) -> Array:
+    """Times of the family, log-spaced from a part of 1 / `top`, the largest eigenvalue, to `longest`."""
+    shortest = SHORTEST / top
+    longest = max(longest, 2 * shortest)
+    return np.geomspace(shortest, longest, int(np.ceil(PER_DECADE * np.log10(longest / shortest))) + 1)
+
+
+def relaxation_functions(x: Array) -> tuple[Array, Array, Array]:
+    r"""$e^{-x}$, $x e^{-x}$ and $(1 - e^{-x}) / x$ at $x = \rho s \ge 0$, each of the shape of x."""
+    decay = np.exp(-x)
+    return decay, x * decay, np.divide(-np.expm1(-x), x, out=np.ones_like(x), where=x > 0)
+
+
 def _relaxation(rho: Array, longest: float) -> Array:
     """The family of functions at every eigenvalue, and one that grows: (functions, N)."""
     top = rho.max()
     if top == 0:
         return np.ones((1, len(rho)))
-    shortest = SHORTEST / top
-    longest = max(longest, 2 * shortest)
-    count = int(np.ceil(PER_DECADE * np.log10(longest / shortest))) + 1
-    x = np.concatenate([[0.0], np.geomspace(shortest, longest, count)])[:, None] * rho
-    decay = np.exp(-x)
-    mean = np.divide(-np.expm1(-x), x, out=np.ones_like(x), where=x > 0)
-    return np.concatenate([decay, x * decay, mean, np.exp(rho / top - 1)[None]])
+    x = np.concatenate([[0.0], relaxation_times(top, longest)])[:, None] * rho
+    return np.concatenate([*relaxation_functions(x), np.exp(rho / top - 1)[None]])

@@ -10,6 +10,7 @@ from gaussequiv.errors import InputError, integer, number
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import OrderParameters, TwoLayer
+from gaussequiv.models.operator import OperatorModel, product
 
 
 class Inputs(Protocol):
@@ -43,7 +44,7 @@ class OnlineSGD:
     $\frac12 |\Delta|^2$, summed over them. Inputs and latents are centred by the model's means, unless `center=False`.
 
     Args:
-        model: the Gaussian model of latents and inputs.
+        model: the Gaussian model of latents and inputs, or an `OperatorModel` where Omega is too large to be held.
         teacher: on the latents (dim D) or, with `teacher_on="inputs"`, on the inputs (dim N).
         student: its initial weights, (K, N), and readout.
         lr: learning rate eta > 0, or a schedule: a function of t.
@@ -60,7 +61,7 @@ class OnlineSGD:
 
     """
 
-    model: GaussianModel
+    model: GaussianModel | OperatorModel
     teacher: TwoLayer
     student: TwoLayer
     lr: float | Schedule
@@ -73,9 +74,11 @@ class OnlineSGD:
     center: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name, kind in (("model", GaussianModel), ("teacher", TwoLayer), ("student", TwoLayer)):
-            if not isinstance(getattr(self, name), kind):
-                raise InputError(f"the {name} is a {type(getattr(self, name)).__name__}; expected a {kind.__name__}")
+        models = (GaussianModel, OperatorModel)
+        for name, kinds in (("model", models), ("teacher", (TwoLayer,)), ("student", (TwoLayer,))):
+            if not isinstance(getattr(self, name), kinds):
+                expected = " or ".join(kind.__name__ for kind in kinds)
+                raise InputError(f"the {name} is a {type(getattr(self, name)).__name__}; expected a {expected}")
         N, D = self.model.input_dim, self.model.latent_dim
         if self.teacher_on not in ("latents", "inputs"):
             raise InputError(f"teacher_on={self.teacher_on!r}; expected 'latents' or 'inputs'")
@@ -135,13 +138,14 @@ class OnlineSGD:
     def covariance_with_teacher(self) -> Array:
         r"""$E[x \nu^T]$, (N, M): $\Phi B^T / \sqrt D$ for a teacher on the latents, $\Omega B^T / \sqrt N$ on the inputs."""
         B, source = self.teacher.weights, self.model.Phi if self.teacher_on == "latents" else self.model.Omega
-        return np.asarray(source @ B.T / np.sqrt(self.teacher.dim))
+        return product(source, B.T) / np.sqrt(self.teacher.dim)
 
     @property
     def teacher_overlap(self) -> Array:
         r"""$T = \mathrm{Cov}(\nu, \nu)$, (M, M)."""
         B, covariance = self.teacher.weights, self.model.Psi if self.teacher_on == "latents" else self.model.Omega
-        return np.asarray(B @ covariance @ B.T / self.teacher.dim)
+        T = B @ product(covariance, B.T) / self.teacher.dim
+        return np.asarray(T + T.T) / 2
 
     def describe(self) -> dict[str, Any]:
         """The problem in plain values, for provenance."""
@@ -169,7 +173,7 @@ class OnlineSGD:
         N = self.model.input_dim
         transposed = np.swapaxes(weights, -1, -2)
         return OrderParameters(
-            Q=weights @ self.model.Omega @ transposed / N,
+            Q=weights @ product(self.model.Omega, transposed) / N,
             R=weights @ self.covariance_with_teacher / np.sqrt(N),
             T=self.teacher_overlap,
             v=readout,

@@ -1,0 +1,175 @@
+r"""`OperatorModel`: a Gaussian law of latents and inputs whose covariances are known by their products only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
+
+from gaussequiv.errors import InputError
+from gaussequiv.maths.averages import Array
+from gaussequiv.models.gaussian import GaussianModel
+
+PROBES = 4  # random vectors that every covariance is tried on
+ROUNDING = 1e-8  # asymmetry, and part of a norm below zero, that products may have
+
+
+@dataclass(frozen=True, eq=False)
+class OperatorModel:
+    r"""The joint law of `GaussianModel`, for covariances that are too large to be held: it stands in its place in a problem.
+
+    Matrices are anything that `scipy.sparse.linalg.aslinearoperator` takes: operators, sparse matrices, arrays. Only
+    products from the left are asked for, $\Omega X$, $\Phi C$ and $\Psi C$ with blocks of columns; no adjoint.
+
+    Args:
+        Omega: covariance of the inputs, (N, N).
+        Phi: covariance of inputs and latents, (N, D).
+        Psi: covariance of the latents, (D, D); the identity if left out, which is then not stored.
+        mean_x: mean of the inputs, (N,); zero if left out.
+        mean_c: mean of the latents, (D,); zero if left out.
+        provenance: where the numbers came from, plain JSON values.
+
+    Raises:
+        InputError: shapes that do not fit, complex or infinite numbers, or matrices that random vectors show not to be one
+            joint covariance: not symmetric, negative, or with $|\Phi c|^4 > (\Phi c)^T \Omega\, (\Phi c)\; c^T \Psi c$. What
+            random vectors do not show is found, if at all, by the eigenvalues that the theory meets.
+
+    """
+
+    Omega: LinearOperator
+    Phi: LinearOperator
+    Psi: LinearOperator = None
+    mean_x: Array = None  # type: ignore[assignment]
+    mean_c: Array = None  # type: ignore[assignment]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Phi = _operator("Phi", self.Phi)
+        N, D = Phi.shape
+        if not N * D:
+            raise InputError(f"Phi has shape {Phi.shape}; expected at least one input and one latent")
+        given: dict[str, tuple[Any, tuple[int, ...]]] = {
+            "Omega": (_operator("Omega", self.Omega), (N, N)),
+            "Phi": (Phi, (N, D)),
+            "Psi": (_identity(D) if self.Psi is None else _operator("Psi", self.Psi), (D, D)),
+            "mean_x": (_vector("mean_x", self.mean_x, N), (N,)),
+            "mean_c": (_vector("mean_c", self.mean_c, D), (D,)),
+        }
+        for name, (value, shape) in given.items():
+            if tuple(value.shape) != shape:
+                raise InputError(
+                    f"{name} has shape {tuple(value.shape)}; with Phi of shape ({N}, {D}) expected {shape}"
+                )
+            object.__setattr__(self, name, value)
+        _try_one_covariance(self.Omega, self.Phi, self.Psi)
+
+    @property
+    def input_dim(self) -> int:
+        """N, the number of inputs."""
+        return int(self.Phi.shape[0])
+
+    @property
+    def latent_dim(self) -> int:
+        """D, the number of latents."""
+        return int(self.Phi.shape[1])
+
+    @cached_property
+    def dense(self) -> GaussianModel:
+        """The same law with its matrices held as arrays, by N + 2 D products."""
+        Omega, Phi, Psi = (A @ np.eye(A.shape[1]) for A in (self.Omega, self.Phi, self.Psi))
+        return GaussianModel(
+            (Omega + Omega.T) / 2, Phi, (Psi + Psi.T) / 2, self.mean_x, self.mean_c, provenance=self.provenance
+        )
+
+    @property
+    def eigenmodes(self) -> tuple[Array, Array]:
+        """Eigenvalues (N,) and eigenvectors (N, N) of Omega, by way of `dense`: for the N of which there is room."""
+        return self.dense.eigenmodes
+
+    @property
+    def spectrum(self) -> Array:
+        """Eigenvalues rho of Omega, ascending, (N,), by way of `dense`."""
+        return self.dense.spectrum
+
+    def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
+        """Draw `n` latents (n, D) and inputs (n, N) of the law, by way of `dense`."""
+        return self.dense.sample(n, rng)
+
+    def describe(self) -> dict[str, Any]:
+        """The model in plain values."""
+        return {"model": repr(self), "N": self.input_dim, "D": self.latent_dim, **self.provenance}
+
+    def __repr__(self) -> str:
+        return f"OperatorModel(N={self.input_dim}, D={self.latent_dim}, source={self.provenance.get('source', 'operators')!r})"
+
+
+def product(A: "LinearOperator | Array", X: Array) -> Array:
+    """A X for X (..., n, k): a `LinearOperator` multiplies single matrices only."""
+    columns = np.moveaxis(X, -2, 0)
+    result = np.asarray(A @ columns.reshape(len(columns), -1))
+    return np.moveaxis(result.reshape(-1, *columns.shape[1:]), 0, -2)
+
+
+def _identity(D: int) -> LinearOperator:
+    def same(c: Array) -> Array:
+        return c
+
+    return LinearOperator((D, D), matvec=same, rmatvec=same, matmat=same, rmatmat=same, dtype=np.float64)
+
+
+def _operator(name: str, value: Any) -> LinearOperator:
+    try:
+        A = aslinearoperator(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is a {type(value).__name__}; expected a LinearOperator or a matrix") from error
+    if A.dtype is not None and A.dtype.kind not in "fiub":
+        raise InputError(f"{name} has the type {A.dtype}; expected real numbers")
+    return A
+
+
+def _vector(name: str, value: Any, size: int) -> Array:
+    try:
+        array = np.zeros(size) if value is None else np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is not an array of numbers ({error})") from error
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} holds a NaN or an infinity; expected finite numbers")
+    array.flags.writeable = False
+    return array
+
+
+def _tried(name: str, A: LinearOperator, X: Array) -> Array:
+    """The product with probes, refused if it fails or is not finite."""
+    try:
+        result = np.asarray(A @ X, dtype=np.float64)
+    except Exception as error:  # whatever a user's operator may raise
+        raise InputError(f"{name} fails on a block of {X.shape[1]} vectors ({error}); expected {name} @ X") from error
+    if result.shape != (A.shape[0], X.shape[1]) or not np.isfinite(result).all():
+        raise InputError(
+            f"{name} @ X of shape {result.shape} is wrong or holds a NaN or an infinity; expected finite numbers of shape "
+            f"{(A.shape[0], X.shape[1])}"
+        )
+    return result
+
+
+def _try_one_covariance(Omega: LinearOperator, Phi: LinearOperator, Psi: LinearOperator) -> None:
+    rng = np.random.default_rng(0)
+    u, c = rng.standard_normal((Phi.shape[0], PROBES)), rng.standard_normal((Phi.shape[1], PROBES))
+    for name, A, X in (("Omega", Omega, u), ("Psi", Psi, c)):
+        AX = _tried(name, A, X)
+        size = np.linalg.norm(X, axis=0) * np.linalg.norm(AX, axis=0)
+        form = X.T @ AX
+        if (np.abs(form - form.T) > ROUNDING * np.sqrt(np.outer(size, size))).any():
+            raise InputError(f"{name} is not symmetric; expected a covariance")
+        if (np.diag(form) < -ROUNDING * size).any():
+            raise InputError(f"{name} has negative eigenvalues: u^T {name} u = {np.diag(form).min():.2e}")
+    b = _tried("Phi", Phi, c)
+    squared = (b**2).sum(axis=0)
+    largest = (b * _tried("Omega", Omega, b)).sum(axis=0) * (c * _tried("Psi", Psi, c)).sum(axis=0)
+    if (squared**2 > (1 + ROUNDING) * largest).any():
+        raise InputError(
+            "Omega, Phi and Psi are not the covariance of one Gaussian: some b = Phi c has |b|^4 > b^T Omega b c^T Psi c; "
+            "estimate all three from the same samples"
+        )
