@@ -58,16 +58,6 @@ def _sums(m, s):
     return (m.w * m.rho * decay) @ m.w.T, (m.w * decay) @ m.b.T, (m.b * driven) @ m.b.T, m.omega @ (m.rho * decay)
 
 
-def test_eigenmodes_of_a_matrix_are_those_of_the_equations_of_motion():
-    dense, _ = pair()
-    m = modes(dense, longest=1.0, tolerance=1e-6)
-    dynamics, start = online._modes(dense)
-    np.testing.assert_array_equal(m.rho, dynamics.rho)
-    np.testing.assert_array_equal(m.omega, dynamics.omega)
-    np.testing.assert_allclose(m.b[:, None] * m.b, dynamics.tt, atol=1e-13)
-    np.testing.assert_allclose(m.w[:, None] * m.w, dynamics.unpack(start)[1], atol=1e-13)
-
-
 def test_inputs_with_means_add_their_mean_as_one_more_row():
     dense, products = pair(means=True, center=False)
     exact, found = (modes(p, longest=50.0, tolerance=1e-9) for p in (dense, products))
@@ -106,11 +96,11 @@ def test_a_wide_block_of_many_inputs_is_carried():
 
 
 def solved(problem, m, t):
-    """The curve of the equations of motion on given modes: those of the eigenmodes, with the modes in their place."""
-    dynamics, _ = online._modes(problem)
-    dynamics = replace(dynamics, rho=m.rho, omega=m.omega, tt=m.b[:, None] * m.b)
-    start = dynamics.symmetrised(m.w[:, None] * m.b, m.w[:, None] * m.w, problem.student.readout)
-    return online._curve(problem, dynamics, start, t, 1e-8, True, 20_000, None).test_error
+    """The curve of the equations of motion on given modes."""
+    fields = online._fields(problem, 1e-10)
+    dynamics, start = online.equations(problem, fields, m)
+    solution = online._integrated(dynamics, start, t[-1], 1e-8, 20_000, None)
+    return np.array([fields.test_error(*o) for o in zip(*dynamics.observed(solution(t)), strict=True)])
 
 
 @pytest.mark.parametrize("kind", ["spread", "image"])
@@ -120,6 +110,9 @@ def test_the_learning_curve_of_products_is_that_of_the_matrix(kind):
     exact = solved(dense, modes(dense, longest=1.0, tolerance=1e-9), t)
     found = solved(dense, modes(products, longest=1e3, tolerance=1e-9), t)
     np.testing.assert_allclose(found, exact, rtol=1e-6)
+    curve = ge.predict(products, times=t, rtol=1e-8)
+    assert (curve.status == ge.Status.OK).all()
+    np.testing.assert_allclose(curve.test_error, exact, rtol=1e-6)
     sampled = modes(products, longest=1e3, tolerance=1e-9, probes=16)
     assert sampled.noise_error > 0
     np.testing.assert_allclose(solved(dense, sampled, t), exact, rtol=5 * sampled.noise_error)

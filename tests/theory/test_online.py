@@ -12,14 +12,20 @@ import oracles
 from gaussequiv.errors import InputError
 from gaussequiv.maths.activations import Sign
 from gaussequiv.theory.fields import LocalFields
-from gaussequiv.theory.online import _modes
+from gaussequiv.theory.modes import modes
+from gaussequiv.theory.online import _fields, equations
 
 DATA = Path(__file__).parents[1] / "data" / "online"
 
 
+def started(problem, **options):
+    """The equations of motion of all modes, and the state at t = 0."""
+    return equations(problem, _fields(problem, 1e-11), modes(problem, longest=1.0, tolerance=1e-9), **options)
+
+
 def moving(problem, time=0.7):
     """The dynamics of a problem and a state that it reaches: modes there are no longer products of weights."""
-    dynamics, start = _modes(problem, False, 1e-10)
+    dynamics, start = started(problem)
     rng = np.random.default_rng(3)
     r, q, v = dynamics.unpack(start.copy())
     r += 0.02 * rng.standard_normal(r.shape) * np.abs(r).max()
@@ -208,7 +214,7 @@ def test_a_tighter_tolerance_changes_the_curve_by_less_than_the_looser_one(kind)
 def test_explicit_integration_of_the_same_equations_agrees():
     """An independent solver on the same right-hand side."""
     problem = cases.problem(cases.correlated_model(N=30, D=10), noise=0.2, batch_size=2, weight_decay=0.05)
-    dynamics, start = _modes(problem, False, 1e-10)
+    dynamics, start = started(problem)
     times = ge.log_times(20, 6)
     solution = solve_ivp(dynamics, (0, 20), start, t_eval=times, rtol=1e-11, atol=1e-13, method="DOP853")
     curve = ge.predict(problem, times=times, rtol=1e-8)
@@ -271,7 +277,7 @@ def test_twins_stay_on_their_plateau_for_ever_and_so_do_twins_of_opposite_sign()
 @pytest.mark.parametrize("perturbation", [1e-4, 1e-6])
 def test_the_escape_from_a_plateau_is_accurate_although_it_amplifies_every_error(perturbation):
     problem = plateau(perturbation)
-    dynamics, start = _modes(problem, False, 1e-10)
+    dynamics, start = started(problem)
     times = np.array([0, 250.0, 450.0, 600.0])
     solution = solve_ivp(dynamics, (0, 600), start, t_eval=times, rtol=1e-13, atol=1e-15, method="DOP853")
     expected = np.array([dynamics.fields.test_error(*dynamics.overlaps(y)) for y in solution.y.T])

@@ -19,8 +19,10 @@ from gaussequiv.maths.averages import Array
 from gaussequiv.maths.solvers import Solution, Status
 from gaussequiv.maths.spectra import relaxation_nodes
 from gaussequiv.models.curves import Curve
+from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import OnlineSGD, checked_times
 from gaussequiv.theory.fields import LocalFields
+from gaussequiv.theory.modes import Modes, modes
 from gaussequiv.theory.motion import Dynamics
 
 FLOOR = 1e-2  # part of the initial test error below which its accuracy is absolute
@@ -159,14 +161,16 @@ def trajectory(
     if finite_size and not problem.center:
         raise InputError("finite_size=True is for centred inputs; leave center=True, or finite_size out")
     checked = np.concatenate([[0.0], end * np.geomspace(1e-4, 1, 100)]) if times is None else checked_times(times)
-    modes, start = _modes(problem, finite_size, 1e-2 * rtol)
-    options = (reduce, max_steps, progress)
+    fields = _fields(problem, 1e-2 * rtol)
+    options = (reduce, finite_size, max_steps, progress)
     tolerance, ratio = PER_STEP * rtol, COARSE
-    dynamics, coarse = _solved(modes, start, end, COARSE * tolerance, *options)
+    _, coarse, _ = _solved(problem, fields, end, COARSE * tolerance, *options)
     while True:
-        dynamics, solution = _solved(modes, start, end, tolerance, *options)
+        dynamics, solution, of_modes = _solved(problem, fields, end, tolerance, *options)
         error = _difference(dynamics, solution, coarse, checked) * 2 / ratio
-        error = np.maximum(error, modes.fields.averages.error)
+        if max(fields.averages.error, of_modes) > rtol:  # no smaller step would mend it
+            error = np.maximum(error, max(fields.averages.error, of_modes))
+            return Trajectory(problem, dynamics, solution, rtol, error, checked)
         if not error.max() > rtol or tolerance <= FINEST:
             return Trajectory(problem, dynamics, solution, rtol, error, checked)
         coarse, ratio = solution, min(max(COARSE, 4 * float(error.max()) / rtol), tolerance / FINEST)
@@ -213,21 +217,33 @@ def predict(
 
 
 def _solved(
-    modes: Dynamics, start: Array, end: float, rtol: float, reduce: bool, max_steps: int, progress: Any
-) -> tuple[Dynamics, Solution]:
-    """The solution at one tolerance of the steps, on nodes that are chosen again if A grew beyond what they were made for."""
-    if not reduce:
-        return modes, _integrated(modes, start, end, rtol, max_steps, progress)
-    fastest = max(modes.rates(t)[0] for t in np.linspace(0, end, 200))
-    relaxation = fastest * _relaxation_bound(modes, start)
+    problem: OnlineSGD,
+    fields: LocalFields,
+    end: float,
+    rtol: float,
+    reduce: bool,
+    finite_size: bool,
+    max_steps: int,
+    progress: Any,
+) -> tuple[Dynamics, Solution, float]:
+    """The solution at one tolerance of the steps, and the error of the modes.
+
+    Modes and nodes are chosen again if A grew beyond what they were made for.
+    """
+    fastest = max(problem.rates(t)[0] for t in np.linspace(0, end, 200))
+    relaxation = fastest * _relaxation_bound(problem, fields)
     while True:
-        nodes, state = _reduced(modes, start, 10 * relaxation * end, 1e-4 * rtol)
-        solution = _integrated(nodes, state, end, rtol, max_steps, progress)
-        seen = fastest * max(
-            _relaxation_rate(modes, values) for values in solution.values[:: max(1, solution.steps // 50)]
-        )
+        longest, tolerance = 10 * relaxation * end, max(1e-4 * rtol, 1e-14)
+        found = modes(problem, longest=longest, tolerance=max(1e-2 * rtol, 1e-12))
+        dynamics, start = equations(problem, fields, found, finite_size=finite_size)
+        if reduce:
+            dynamics, start = _reduced(dynamics, start, longest, tolerance)
+        solution = _integrated(dynamics, start, end, rtol, max_steps, progress)
+        if not reduce and isinstance(problem.model, GaussianModel):
+            return dynamics, solution, 0.0
+        seen = fastest * max(_relaxation_rate(dynamics, x) for x in solution.values[:: max(1, solution.steps // 50)])
         if seen <= 5 * relaxation:  # q relaxes at twice the rate of w
-            return nodes, solution
+            return dynamics, solution, max(found.error, found.noise_error)
         relaxation = seen
 
 
@@ -292,19 +308,11 @@ def _integrated(dynamics: Dynamics, start: Array, end: float, rtol: float, max_s
         )
 
 
-def _modes(problem: OnlineSGD, finite_size: bool, tolerance: float) -> tuple[Dynamics, Array]:
-    """The eigenmodes of Omega as seen from the weights: w_tau = W e, b_tau = sqrt(N) e^T E[x nu^T], each with weight 1/N."""
+def _fields(problem: OnlineSGD, tolerance: float) -> LocalFields:
+    """The joint law of the fields of a problem."""
     student, teacher = problem.student, problem.teacher
     _require_derivative(student.activation)
-    rho, E = problem.model.eigenmodes
-    N = len(rho)
-    w = student.weights @ E / np.sqrt(N)
-    b = (E.T @ problem.covariance_with_teacher).T
-    source = rho / N
-    if not problem.center:
-        mean = E.T @ problem.input_mean
-        b, source = np.vstack([b, mean]), source + mean**2 / N
-    fields = LocalFields.of(
+    return LocalFields.of(
         student=student.activation,  # type: ignore[arg-type]
         teacher=teacher.activation,  # type: ignore[arg-type]
         T=problem.teacher_overlap,
@@ -314,19 +322,31 @@ def _modes(problem: OnlineSGD, finite_size: bool, tolerance: float) -> tuple[Dyn
         units=student.units,
         tolerance=tolerance,
     )
+
+
+def equations(
+    problem: OnlineSGD, fields: LocalFields, found: Modes, *, finite_size: bool = False
+) -> tuple[Dynamics, Array]:
+    """The equations of motion on given modes, and the state at t = 0."""
+    student, N = problem.student, problem.model.input_dim
+    w, b = found.w, found.b
+    source = found.omega * found.rho
+    if not problem.center:
+        source = source + b[-1] ** 2 / N
     jumps = (getattr(rate, "jumps", ()) for rate in (problem.lr, problem.lr_readout))
+    odd = student.activation.odd and problem.center  # type: ignore[union-attr]
     dynamics = Dynamics(
         fields=fields,
-        rho=rho,
+        rho=found.rho,
         source=source,
         tt=b[:, None] * b,
         units=student.units,
         rates=problem.rates,
         scheduled=problem.scheduled,
-        jumps=tuple(sorted({float(x) for found in jumps for x in found})),
+        jumps=tuple(sorted({float(x) for places in jumps for x in places})),
         batch_size=problem.batch_size,
         weight_decay=problem.weight_decay,
-        twins=_twins(student.weights, student.readout, odd=student.activation.odd and problem.center),  # type: ignore[union-attr]
+        twins=_twins(student.weights, student.readout, odd=odd),
         per_mode=1 / N if finite_size else 0.0,
     )
     return dynamics, dynamics.symmetrised(w[:, None] * b, w[:, None] * w, student.readout.reshape(student.units, -1))
@@ -369,14 +389,15 @@ def _relative_size(data: Array) -> Array:
     return size / (size.max() or 1.0)
 
 
-def _relaxation_bound(dynamics: Dynamics, start: Array) -> float:
+def _relaxation_bound(problem: OnlineSGD, fields: LocalFields) -> float:
     """The largest eigenvalue of A, at the start or with readouts of the teacher's size."""
-    Q, R, v = dynamics.overlaps(start)
-    fields = dynamics.fields
+    order = problem.order_parameters(problem.student.weights, problem.student.readout)
+    R = order.R if problem.center else np.column_stack([order.R, order.student_mean])
+    v = order.v.reshape(problem.student.units, -1)
     readout = max(float(np.sum(v**2)), float(np.sum(fields.a**2)))
-    reach = np.sqrt(max(float(np.diagonal(Q).max()), 1e-12)) * np.linspace(-3, 3, 101)
+    reach = np.sqrt(max(float(np.diagonal(order.Q).max()), 1e-12)) * np.linspace(-3, 3, 101)
     steepest = float(np.max(fields.student.derivative(reach) ** 2)) * readout
-    return max(float(np.abs(scipy.linalg.eigvalsh(fields.coefficients(Q, R, v).A)).max()), steepest)
+    return max(float(np.abs(scipy.linalg.eigvalsh(fields.coefficients(order.Q, R, v).A)).max()), steepest)
 
 
 def _relaxation_rate(dynamics: Dynamics, values: Array) -> float:
