@@ -1,6 +1,8 @@
 """Figures (the only importer of matplotlib): learning curves with overlaps and z-scores, sample grids, spectra."""
 
 import io
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +10,22 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.models.sweeps import Curves, label
 from gaussequiv.report.comparison import Comparison
+from gaussequiv.report.grids import GridComparison
 
 FORMATS = (".png", ".pdf", ".svg")
 THEORY, PRACTICE, TWIN = "#1f4e8c", "#c8553d", "#777777"
 COLOURS = ("#1f4e8c", "#c8553d", "#3d8c5a", "#8c6d1f", "#6b3d8c", "#3d828c", "#8c3d66", "#555555")
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "gaussequiv"}
+LINES, MARKERS = ("-", "--", ":", "-."), "os^D"
+MOST_ROWS = 4  # combinations of the third and further axes of a sweep that are drawn
 MOST_LINES = 12  # overlaps drawn in one panel; beyond that lines can no longer be told apart
 
 
@@ -54,6 +61,15 @@ def learning_curve(comparison: Comparison, twin: Comparison | None = None) -> Fi
         return figure
 
 
+def compared(comparison: Comparison | GridComparison, twin: Comparison | GridComparison | None = None) -> Figure:
+    """The figure of a comparison, of one problem or of a sweep."""
+    if isinstance(comparison, GridComparison):
+        return sweep(
+            comparison.theory, comparison.practice, twin.practice if isinstance(twin, GridComparison) else None
+        )
+    return learning_curve(comparison, twin if isinstance(twin, Comparison) else None)
+
+
 def theory_curve(theory: Curve) -> Figure:
     """The predicted test error and overlaps alone."""
     with mpl.rc_context(STYLE):
@@ -64,6 +80,36 @@ def theory_curve(theory: Curve) -> Figure:
         _log_time(errors, theory.times)
         errors.set_yscale("log")
         _overlap_panel(overlaps, theory, [], "Q")
+        return figure
+
+
+def sweep(theory: Curves | None, practice: Curves | None = None, twin: Curves | None = None) -> Figure:
+    """Test errors of a sweep against t, one line a point of the grid, and beside them those at the last time.
+
+    Colours follow the first axis, line styles the second; each combination of further axes has a row of its own. Theory
+    is drawn as lines, a simulation as points with error bars, the twin's as open ones.
+    """
+    given = [curves for curves in (theory, practice, twin) if curves is not None]
+    names, values = list(given[0].axes), list(given[0].axes.values())
+    rest = [dict(zip(names[2:], point, strict=True)) for point in itertools.product(*values[2:])]
+    shown = rest[:MOST_ROWS]
+    with mpl.rc_context(STYLE):
+        figure = _figure(10.0, 3.9 * len(shown))
+        panels = figure.subplots(len(shown), 2, squeeze=False)
+        for row, (left, right) in enumerate(panels):
+            for curves in given:
+                style = LINES if curves is theory else MARKERS
+                _sweep_lines(left, right, curves, row, len(rest), style, hollow=curves is twin)
+            _log_time(left, given[0].times)
+            left.set(
+                ylabel=r"test error $\epsilon_g$", xlabel=r"$t$ = steps / $N$", yscale="log", title=label(rest[row])
+            )
+            right.set(xlabel=names[0], yscale="log", title=f"at $t$ = {given[0].times[-1]:g}")
+            if min(values[0]) > 0 and max(values[0]) >= 10 * min(values[0]):
+                right.set_xscale("log")
+        panels[0, 0].legend(handles=_sweep_keys(given[0], theory is not None), frameon=False, fontsize=8)
+        if len(shown) < len(rest):
+            figure.suptitle(f"the first {len(shown)} of {len(rest)} combinations of {', '.join(names[2:])}")
         return figure
 
 
@@ -119,6 +165,42 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _sweep_lines(
+    left: Any, right: Any, curves: Curves, row: int, rows: int, styles: Sequence[str], *, hollow: bool
+) -> None:
+    """The curves of one combination of the third and further axes, and their last points, as lines or as markers."""
+    xs, count = next(iter(curves.axes.values())), len(curves.points) // rows
+    shape = (len(xs), count // len(xs), rows, len(curves.times))
+    errors = curves.test_error.reshape(shape)[:, :, row]
+    bars = np.full_like(errors, np.nan)
+    if "test_error_se" in curves.data:
+        bars = curves.data["test_error_se"].values.reshape(shape)[:, :, row]
+    for j in range(shape[1]):
+        look = {**_look(styles, j), "ms": 4, "lw": 1.4, "capsize": 2, **({"mfc": "none"} if hollow else {})}
+        for colour, error, bar in zip(_colours(len(xs)), errors[:, j], bars[:, j], strict=True):
+            left.errorbar(_shown(curves.times), error, bar, color=colour, **look)
+        right.errorbar(xs, errors[:, j, -1], bars[:, j, -1], color="#444444", **look)
+
+
+def _sweep_keys(curves: Curves, lines: bool) -> list[Line2D]:
+    """Entries of a legend: a colour for every value of the first axis, a style for every one of the second."""
+    (first, xs), *others = curves.axes.items()
+    keys = [Line2D([], [], color=c, label=f"{first} = {x:g}") for c, x in zip(_colours(len(xs)), xs, strict=True)]
+    for name, ys in others[:1]:
+        looks = [_look(LINES if lines else MARKERS, j) for j in range(len(ys))]
+        keys += [Line2D([], [], color="#444444", label=f"{name} = {y:g}", **k) for k, y in zip(looks, ys, strict=True)]
+    return keys
+
+
+def _look(styles: Sequence[str], number: int) -> dict[str, Any]:
+    style = styles[number % len(styles)]
+    return {"ls": style, "marker": ""} if style in LINES else {"ls": "", "marker": style}
+
+
+def _colours(count: int) -> list[Any]:
+    return list(COLOURS[:count] if count <= len(COLOURS) else mpl.colormaps["viridis"](np.linspace(0, 0.95, count)))
 
 
 def _overlap_panel(axis: Any, theory: Curve, practices: list[Curve], which: str) -> None:
