@@ -532,6 +532,8 @@ def _one_sentence(error: ValidationError) -> str:
         inner = kinds[0].model_fields if kinds else inner
         return f"{where} is not a setting; expected one of {', '.join(inner or Experiment.model_fields)}{more}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"].startswith("union_tag"):
+        message = f"expected a kind of schedule, one of {', '.join(SCHEDULES)}"
     return (
         f"{where} = {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
         if len(first["loc"]) > 1

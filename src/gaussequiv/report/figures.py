@@ -26,6 +26,7 @@ COLOURS = ("#1f4e8c", "#c8553d", "#3d8c5a", "#8c6d1f", "#6b3d8c", "#3d828c", "#8
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "gaussequiv"}
 LINES, MARKERS = ("-", "--", ":", "-."), "os^D"
 MOST_ROWS = 4  # combinations of the third and further axes of a sweep that are drawn
+MOST_TICKS = 8  # values of the first axis that are all written below the axis
 MOST_LINES = 12  # overlaps drawn in one panel; beyond that lines can no longer be told apart
 
 
@@ -84,7 +85,7 @@ def theory_curve(theory: Curve) -> Figure:
 
 
 def sweep(theory: Curves | None, practice: Curves | None = None, twin: Curves | None = None) -> Figure:
-    """Test errors of a sweep against t, one line a point of the grid, and beside them those at the last time.
+    """Test errors of a sweep (theory, simulation or both) against t, one line a point, and beside them the last ones.
 
     Colours follow the first axis, line styles the second; each combination of further axes has a row of its own. Theory
     is drawn as lines, a simulation as points with error bars, the twin's as open ones.
@@ -107,7 +108,10 @@ def sweep(theory: Curves | None, practice: Curves | None = None, twin: Curves | 
             right.set(xlabel=names[0], yscale="log", title=f"at $t$ = {given[0].times[-1]:g}")
             if min(values[0]) > 0 and max(values[0]) >= 10 * min(values[0]):
                 right.set_xscale("log")
-        panels[0, 0].legend(handles=_sweep_keys(given[0], theory is not None), frameon=False, fontsize=8)
+            if len(values[0]) <= MOST_TICKS:
+                right.set_xticks(values[0], [f"{x:g}" for x in values[0]])
+                right.set_xticks([], minor=True)
+        panels[0, 0].legend(handles=_sweep_keys(theory, practice), frameon=False, fontsize=8)
         if len(shown) < len(rest):
             figure.suptitle(f"the first {len(shown)} of {len(rest)} combinations of {', '.join(names[2:])}")
         return figure
@@ -178,23 +182,34 @@ def _sweep_lines(
     if "test_error_se" in curves.data:
         bars = curves.data["test_error_se"].values.reshape(shape)[:, :, row]
     for j in range(shape[1]):
-        look = {**_look(styles, j), "ms": 4, "lw": 1.4, "capsize": 2, **({"mfc": "none"} if hollow else {})}
+        look: dict[str, Any] = {
+            **_look(styles, j),
+            "ms": 4,
+            "lw": 1.4,
+            "capsize": 2,
+            **({"mfc": "none"} if hollow else {}),
+        }
         for colour, error, bar in zip(_colours(len(xs)), errors[:, j], bars[:, j], strict=True):
             left.errorbar(_shown(curves.times), error, bar, color=colour, **look)
         right.errorbar(xs, errors[:, j, -1], bars[:, j, -1], color="#444444", **look)
+    for panel, drawn in ((left, errors), (right, errors[..., -1])):
+        if (drawn > 0).any():  # where all have diverged there is nothing to take a logarithm of
+            panel.set_yscale("log")
 
 
-def _sweep_keys(curves: Curves, lines: bool) -> list[Line2D]:
+def _sweep_keys(theory: Curves | None, practice: Curves | None) -> list[Line2D]:
     """Entries of a legend: a colour for every value of the first axis, a style for every one of the second."""
-    (first, xs), *others = curves.axes.items()
+    (first, xs), *others = (theory or practice).axes.items()  # type: ignore[union-attr]
     keys = [Line2D([], [], color=c, label=f"{first} = {x:g}") for c, x in zip(_colours(len(xs)), xs, strict=True)]
     for name, ys in others[:1]:
-        looks = [_look(LINES if lines else MARKERS, j) for j in range(len(ys))]
-        keys += [Line2D([], [], color="#444444", label=f"{name} = {y:g}", **k) for k, y in zip(looks, ys, strict=True)]
+        for j, y in enumerate(ys):
+            line = _look(LINES, j)["ls"] if theory is not None else ""
+            marker = _look(MARKERS, j)["marker"] if practice is not None else ""
+            keys.append(Line2D([], [], color="#444444", ls=line, marker=marker, ms=4, label=f"{name} = {y:g}"))
     return keys
 
 
-def _look(styles: Sequence[str], number: int) -> dict[str, Any]:
+def _look(styles: Sequence[str], number: int) -> dict[str, str]:
     style = styles[number % len(styles)]
     return {"ls": style, "marker": ""} if style in LINES else {"ls": "", "marker": style}
 
