@@ -101,11 +101,10 @@ def sweep(theory: Curves | None, practice: Curves | None = None, twin: Curves | 
             for curves in given:
                 style = LINES if curves is theory else MARKERS
                 _sweep_lines(left, right, curves, row, len(rest), style, hollow=curves is twin)
-            _log_time(left, given[0].times)
-            left.set(
-                ylabel=r"test error $\epsilon_g$", xlabel=r"$t$ = steps / $N$", yscale="log", title=label(rest[row])
-            )
-            right.set(xlabel=names[0], yscale="log", title=f"at $t$ = {given[0].times[-1]:g}")
+            if left.get_yscale() == "log":
+                _log_time(left, given[0].times)
+            left.set(ylabel=r"test error $\epsilon_g$", xlabel=r"$t$ = steps / $N$", title=label(rest[row]))
+            right.set(xlabel=names[0], title=f"at $t$ = {given[0].times[-1]:g}")
             if min(values[0]) > 0 and max(values[0]) >= 10 * min(values[0]):
                 right.set_xscale("log")
             if len(values[0]) <= MOST_TICKS:
@@ -193,7 +192,7 @@ def _sweep_lines(
             left.errorbar(_shown(curves.times), error, bar, color=colour, **look)
         right.errorbar(xs, errors[:, j, -1], bars[:, j, -1], color="#444444", **look)
     for panel, drawn in ((left, errors), (right, errors[..., -1])):
-        if (drawn > 0).any():  # where all have diverged there is nothing to take a logarithm of
+        if (drawn > 0).any():  # where all points have diverged or were refused there is nothing to take a logarithm of
             panel.set_yscale("log")
 
 
