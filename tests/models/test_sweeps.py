@@ -1,6 +1,8 @@
 """Sweeps: every point is its own problem, whatever the number of workers; labels, padding, files and refusals."""
 
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -206,6 +208,21 @@ def test_functions_that_cannot_travel_are_refused_before_the_workers_start():
         ge.predict(grid, times=[0, 1], workers=2)
     schedule = ge.schedules.Step((0.1, 0.2), at=(1.0,))
     assert pickle.loads(pickle.dumps(schedule)) == schedule
+
+
+def test_a_script_that_starts_workers_as_it_is_imported_is_told_so(tmp_path):
+    """It would start workers in its workers; the problem is larger than a pipe holds."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import gaussequiv as ge\n"
+        "model = ge.GaussianModel.isotropic(150)\n"
+        "teacher, student = (ge.TwoLayer.random(1, 150, seed=seed) for seed in (1, 2))\n"
+        "sweep = ge.Sweep(ge.OnlineSGD(model, teacher, student, 0.1), noise=[0.0, 0.1])\n"
+        "ge.predict(sweep, times=[0, 1], workers=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("gaussequiv.errors.InputError: the worker processes ended early")
 
 
 @pytest.mark.parametrize(

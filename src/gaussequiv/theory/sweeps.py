@@ -7,6 +7,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import threadpoolctl
@@ -77,25 +79,28 @@ def _apart(sweep: Sweep, solve: Solve, workers: int) -> Iterator[tuple[int, Curv
             f"the problems cannot be sent to other processes ({error}); define their functions at the top of a module, "
             "not as lambdas, or use workers=1"
         ) from error
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(task,))
-    try:
-        futures = {pool.submit(_point, index): index for index in range(len(sweep))}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "the worker processes ended early; a script that uses workers must do so below "
-            "`if __name__ == '__main__':`, and needs memory for each of them; or use workers=1"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "task.pickle"  # sent through a pipe it would block where a worker dies as it starts
+        path.write_bytes(task)
+        pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(path,))
+        try:
+            futures = {pool.submit(_point, index): index for index in range(len(sweep))}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise InputError(
+                "the worker processes ended early; a script that uses workers must do so below "
+                "`if __name__ == '__main__':`, and needs memory for each of them; or use workers=1"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _start(task: bytes) -> None:
+def _start(task: Path) -> None:
     """Prepare a worker: one thread for linear algebra, interrupts left to the parent, the problems unpacked once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threadpoolctl.threadpool_limits(1)
-    _TASK["problems"], _TASK["solve"] = pickle.loads(task)
+    _TASK["problems"], _TASK["solve"] = pickle.loads(task.read_bytes())
 
 
 def _point(index: int) -> Curve | InputError:
