@@ -97,8 +97,8 @@ def _apart(sweep: Sweep, solve: Solve, workers: int) -> Iterator[tuple[int, Curv
 
 
 def _start(task: Path) -> None:
-    """Prepare a worker: one thread for linear algebra, interrupts left to the parent, the problems unpacked once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepare a worker: one thread for linear algebra, an interrupt ends it silently, the problems unpacked once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     threadpoolctl.threadpool_limits(1)
     _TASK["problems"], _TASK["solve"] = pickle.loads(task.read_bytes())
 
