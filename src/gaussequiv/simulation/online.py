@@ -7,7 +7,7 @@ and the weights move once at its end. This is the same SGD, step by step, with l
 ones; a test compares it with the plain loop.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -265,3 +265,41 @@ def _standard_error(values: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
     if seeds < 2:
         return np.full(values.mean(axis=1).shape, np.nan)
     return np.asarray(values.std(axis=1, ddof=1) / np.sqrt(seeds))
+
+
+def simulate_many(
+    problems: Sequence[OnlineSGD],
+    inputs: Inputs,
+    *,
+    times: Any,
+    seeds: int = 10,
+    seed: int = 0,
+    test_samples: int = 10_000,
+    dtype: torch.dtype = torch.float64,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], Any] | None = None,
+) -> tuple[Curve, ...]:
+    """The curves of several problems that see the same streams, one as `simulate` gives it for each.
+
+    Raises:
+        InputError: as `simulate`.
+
+    """
+
+    def report(index: int) -> Callable[[int, int], Any] | None:
+        return None if progress is None else lambda done, of: progress(index * of + done, len(problems) * of)
+
+    return tuple(
+        simulate(
+            problem,
+            inputs,
+            times=times,
+            seeds=seeds,
+            seed=seed,
+            test_samples=test_samples,
+            dtype=dtype,
+            device=device,
+            progress=report(index),
+        )
+        for index, problem in enumerate(problems)
+    )

@@ -1,13 +1,15 @@
 """Theory (NumPy only): what the learning curve of a problem is, without training anything."""
 
-from typing import Any
+from typing import Any, overload
 
 from gaussequiv.errors import InputError
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.problems import OnlineSGD
-from gaussequiv.theory import online
+from gaussequiv.models.sweeps import Curves, Sweep
+from gaussequiv.theory import online, sweeps
 
 
+@overload
 def predict(
     problem: OnlineSGD,
     *,
@@ -16,35 +18,59 @@ def predict(
     reduce: bool = True,
     finite_size: bool = False,
     max_steps: int = 20_000,
+    workers: int = 1,
     progress: Any = None,
-) -> Curve:
-    """The learning curve of a problem.
+) -> Curve: ...
+
+
+@overload
+def predict(
+    problem: Sweep,
+    *,
+    times: Any = None,
+    rtol: float = 1e-6,
+    reduce: bool = True,
+    finite_size: bool = False,
+    max_steps: int = 20_000,
+    workers: int = 1,
+    progress: Any = None,
+) -> Curves: ...
+
+
+def predict(
+    problem: OnlineSGD | Sweep,
+    *,
+    times: Any = None,
+    rtol: float = 1e-6,
+    reduce: bool = True,
+    finite_size: bool = False,
+    max_steps: int = 20_000,
+    workers: int = 1,
+    progress: Any = None,
+) -> Curve | Curves:
+    """The learning curve of a problem, or the curves of a sweep.
 
     Args:
-        problem: an `OnlineSGD`.
+        problem: an `OnlineSGD`, or a `Sweep` of them.
         times: t = steps / N for online learning, such as `log_times(100)`.
         rtol: accuracy of the curve, certified by a second solution; points that miss it are marked inaccurate.
         reduce: replace the modes by a few nodes, to an accuracy beyond `rtol`.
         finite_size: add the terms of relative order rho / N to the equations of online learning.
         max_steps: steps of the solver after which the remaining times are marked not converged.
-        progress: called with the time reached.
+        workers: processes that share the points of a sweep; the result does not depend on it.
+        progress: called with the time reached; over a sweep, with its mean over the points.
 
     Raises:
         InputError: not a problem, or times left out.
 
     """
+    options: Any = {"rtol": rtol, "reduce": reduce, "finite_size": finite_size, "max_steps": max_steps}
     match problem:
-        case OnlineSGD() if times is not None:
-            return online.predict(
-                problem,
-                times,
-                rtol=rtol,
-                reduce=reduce,
-                finite_size=finite_size,
-                max_steps=max_steps,
-                progress=progress,
-            )
-        case OnlineSGD():
+        case OnlineSGD() | Sweep() if times is None:
             raise InputError("online learning is predicted at times; pass times=log_times(100)")
+        case OnlineSGD():
+            return online.predict(problem, times, progress=progress, **options)
+        case Sweep():
+            return sweeps.predict(problem, times, workers=workers, progress=progress, **options)
         case _:
-            raise InputError(f"a {type(problem).__name__} cannot be predicted; expected an OnlineSGD")
+            raise InputError(f"a {type(problem).__name__} cannot be predicted; expected an OnlineSGD or a Sweep")
