@@ -168,8 +168,9 @@ class OnlineSGD:
         r"""$Q = W \Omega W^T / N$, $R = W E[x \nu^T] / \sqrt N$, T and means, for weights (..., K, N), readouts (..., K)."""
         N = self.model.input_dim
         transposed = np.swapaxes(weights, -1, -2)
+        correlated = weights.reshape(-1, N) @ self.model.Omega  # one product, for all seeds: Omega is read once
         return OrderParameters(
-            Q=weights @ self.model.Omega @ transposed / N,
+            Q=correlated.reshape(weights.shape) @ transposed / N,
             R=weights @ self.covariance_with_teacher / np.sqrt(N),
             T=self.teacher_overlap,
             v=readout,
