@@ -1,6 +1,7 @@
-r"""A block of SGD steps of many students on the same samples, the first layer being touched once, at its end.
+r"""SGD steps of many students on the same samples: compiled step by step (`compiled`), or in torch block by block.
 
-The fields of a later sample follow from those at the start of the block and the Gram matrix of its inputs,
+In torch the first layer is touched once, at the end of a block. The fields of a later sample follow from those at the start
+of the block and the Gram matrix of its inputs,
 
 $\lambda_i = \frac{W_0 x_i}{\sqrt N} - \sum_{j < i} d_j\, x_j \cdot x_i$, $\quad$
 $d_j = \frac{\eta}{N b}\, g'(\lambda_j) \odot (v \Delta_j)$, $\quad$ $W = W_0 - \sqrt N \sum_j d_j x_j^T$,
@@ -10,13 +11,14 @@ products instead of many small ones. The Gram matrix does not depend on the stud
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gaussequiv.maths.activations import Activation, Polynomial
-from gaussequiv.simulation.compiled import COMPILED, KINDS, Array, run_block
+from gaussequiv.simulation.compiled import COMPILED, KINDS, Array, run_steps
 from gaussequiv.simulation.functions import Pair, functions
 
 Rates = tuple[Array, Array, Array]
@@ -25,17 +27,23 @@ State = tuple[Tensor, Tensor]  # weights (S, P, K, N) and readouts (S, P, K, out
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs (S, n, N), noiseless labels and unit label noise (S, n, outputs), and the Gram matrix (S, n, n)."""
+    """A part of a chunk: inputs (S, n, N), noiseless labels and unit label noise (S, n, outputs), from `first` to `last`."""
 
-    x: Tensor
-    y: Tensor
-    zeta: Tensor
-    gram: Tensor
+    chunk: tuple[Tensor, Tensor, Tensor]
+    first: int
+    last: int
 
-    @classmethod
-    def of(cls, x: Tensor, y: Tensor, zeta: Tensor) -> "Samples":
-        """The block of these samples, with its Gram matrix."""
-        return cls(x, y, zeta, x @ x.transpose(1, 2))
+    @cached_property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, labels and noise of the part."""
+        x, y, zeta = (array[:, self.first : self.last] for array in self.chunk)
+        return x, y, zeta
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """The Gram matrix of the inputs, (S, n, n): the same for all students."""
+        x = self.parts[0]
+        return x @ x.transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -67,29 +75,33 @@ class Rule:
 
     def advance(self, state: State, samples: Samples, lr: Array, lr_readout: Array) -> State:
         """Weights and readouts after as many steps as the rates (steps, P) have rows."""
-        weights, readouts = state
-        S, P, K, N = weights.shape
-        flat = weights.reshape(S, P * K, N)
-        fields = (flat @ samples.x.transpose(1, 2)).mul_(N**-0.5).reshape(S, P, K, -1)
+        N = state[0].shape[-1]
         rates = (lr / N, lr_readout / N, self.decay)
-        moves, readouts = (self._compiled if self.compiled else self._torch)(fields, readouts, samples, rates)
-        if self.decay.any():
-            shrink = torch.from_numpy(np.prod(1 - lr / N * self.decay, axis=0)).to(flat)
-            flat = (shrink[:, None, None] * weights).reshape(flat.shape)
-        moved = torch.baddbmm(flat, moves.reshape(S, P * K, -1), samples.x, alpha=-(N**0.5))
-        return moved.reshape(weights.shape), readouts
+        return self._steps(state, samples, rates) if self.compiled else self._block(state, samples, rates)
 
-    def _compiled(self, fields: Tensor, readouts: Tensor, samples: Samples, rates: Rates) -> State:
+    def _steps(self, state: State, samples: Samples, rates: Rates) -> State:
+        """One step after the other, compiled."""
         g = self.activation
         coefficients = np.array(g.coefficients if isinstance(g, Polynomial) else (), dtype=float)
-        readouts = readouts.clone()
-        arrays = (part.numpy() for part in (samples.gram, fields, samples.y, samples.zeta, readouts))
-        moves = run_block(KINDS[type(g)], coefficients, *arrays, *rates, self.noise, self.batch)
-        return torch.from_numpy(moves), readouts
+        weights, readouts = (part.clone() for part in state)
+        x, y, zeta = (part.numpy() for part in samples.chunk)
+        changed = (weights.numpy(), readouts.numpy())
+        run_steps(KINDS[type(g)], coefficients, x, y, zeta, samples.first, *changed, *rates, self.noise, self.batch)
+        return weights, readouts
 
-    def _torch(self, fields: Tensor, readouts: Tensor, samples: Samples, rates: Rates) -> State:
+    def _block(self, state: State, samples: Samples, rates: Rates) -> State:
+        """All steps at once, in torch."""
+        (weights, readouts), x = state, samples.parts[0]
+        S, P, K, N = weights.shape
+        flat = weights.reshape(S, P * K, N)
+        fields = (flat @ x.transpose(1, 2)).mul_(N**-0.5).reshape(S, P, K, -1)
         pair = functions(self.activation, self.device)
-        return torch_block(pair, fields, readouts, samples, rates, self.noise, self.batch)
+        moves, readouts = torch_block(pair, fields, readouts, samples, rates, self.noise, self.batch)
+        if self.decay.any():
+            shrink = torch.from_numpy(np.prod(1 - rates[0] * self.decay, axis=0)).to(flat)
+            flat = (shrink[:, None, None] * weights).reshape(flat.shape)
+        moved = torch.baddbmm(flat, moves.reshape(flat.shape[:2] + x.shape[1:2]), x, alpha=-(N**0.5))
+        return moved.reshape(weights.shape), readouts
 
 
 def torch_block(
@@ -101,7 +113,7 @@ def torch_block(
     noise: Array,
     batch: int,
 ) -> State:
-    r"""The moves $d_j$ (S, P, K, n), shrunk to the end of the block, and the readouts after it.
+    r"""The moves $d_j$ (S P, K, n), shrunk to the end of the block, and the readouts after it.
 
     Args:
         pair: the activation and its slope.
@@ -114,27 +126,31 @@ def torch_block(
 
     """
     g, slope = pair
-    S, P, K, _ = fields.shape
-    eta, eta_v, decay = (torch.from_numpy(rate).to(fields) for rate in rates)
+    S, P, K, n = fields.shape
+    lanes = S * P
+    eta, eta_v, decay = (torch.from_numpy(rate).to(fields).repeat(1, S)[..., None, None] for rate in rates)
     shrink, shrink_v = 1 - eta * decay, 1 - eta_v * decay
-    eta, eta_v = eta[:, :, None, None] / batch, eta_v[:, :, None, None] / batch
-    shrink, shrink_v = shrink[:, :, None, None], shrink_v[:, :, None, None]
-    labels = samples.y[:, None] + torch.from_numpy(noise).to(fields)[:, None, None] * samples.zeta[:, None]
-    labels = labels.transpose(2, 3)  # (S, P, outputs, n)
+    eta, eta_v = eta / batch, eta_v / batch
+    _, y, zeta = samples.parts
+    labels = y[:, None] + torch.from_numpy(noise).to(fields)[:, None, None] * zeta[:, None]
+    labels = -labels.transpose(2, 3).reshape(lanes, -1, n)
+    v = readouts.reshape(lanes, K, -1)
     decays = bool(decay.any())
-    moves = torch.zeros_like(fields)
-    flat = moves.view(S, P * K, -1)
+    moves = torch.zeros(lanes, K, n, dtype=fields.dtype, device=fields.device)
+    fields, shared = fields.reshape(S, P * K, n), moves.view(S, P * K, n)  # the Gram matrix is that of all of a seed
     for step in range(len(eta)):
         first = step * batch
         now = slice(first, first + batch)
         field = fields[..., now]
         if step > 0:
-            field = field - (flat[:, :, :first] @ samples.gram[:, :first, now]).view(S, P, K, batch)
+            field = torch.baddbmm(field, shared[..., :first], samples.gram[:, :first, now], alpha=-1)
+        field = field.reshape(lanes, K, batch)
         hidden = g(field)
-        difference = readouts.transpose(2, 3) @ hidden - labels[..., now]
-        moves[..., now] = eta[step] * slope(field) * (readouts @ difference)
-        readouts = shrink_v[step] * readouts - eta_v[step] * (hidden @ difference.transpose(2, 3))
+        difference = torch.baddbmm(labels[..., now], v.transpose(1, 2), hidden)
+        torch.mul(eta[step] * slope(field), v @ difference, out=moves[..., now])
+        gradient = hidden @ difference.transpose(1, 2)
+        v = torch.addcmul(shrink_v[step] * v if decays else v, eta_v[step], gradient, value=-1)
         if decays:
             moves[..., :first] *= shrink[step]
-            fields[..., first + batch :] *= shrink[step]
-    return moves, readouts
+            fields.view(lanes, K, n)[..., first + batch :] *= shrink[step]
+    return moves, v.reshape(readouts.shape)

@@ -1,4 +1,7 @@
-r"""The steps of a block compiled by numba (the extra `fast`). Without numba it is plain Python, which only tests use."""
+r"""SGD step by step, compiled by numba (the extra `fast`). Without numba it is plain Python, which only tests use.
+
+For a few small students this beats the large matrix products of `blocks` on a CPU: the weights stay in the first cache.
+"""
 
 import math
 from collections.abc import Callable
@@ -16,6 +19,7 @@ except ImportError:
     COMPILED = False
 
 Array = np.ndarray[Any, np.dtype[Any]]
+CACHED = 32  # samples that all students of a seed see in turn while they are in the cache
 
 ERF, LINEAR, RELU, TANH, SIGN, SIGMOID, SOFTPLUS, GAUSSIAN, POLYNOMIAL = range(9)
 KINDS: dict[type[Activation], int] = {
@@ -71,56 +75,92 @@ def value_and_slope(kind: int, coefficients: Array, z: float) -> tuple[float, fl
 
 
 @_fast
-def run_block(
+def dot(w: Array, x: Array) -> float:
+    """The product w . x."""
+    total = w[0] * x[0]
+    for n in range(1, len(x)):
+        total += w[n] * x[n]
+    return total
+
+
+@_fast
+def subtract(w: Array, x: Array, c: float) -> None:
+    """Replace w by w - c x."""
+    for n in range(len(x)):
+        w[n] -= c * x[n]
+
+
+@_fast
+def run_steps(
     kind: int,
     coefficients: Array,
-    gram: Array,
-    fields: Array,
+    x: Array,
     y: Array,
     zeta: Array,
+    first: int,
+    weights: Array,
     readouts: Array,
     lr: Array,
     lr_readout: Array,
     decay: Array,
     noise: Array,
     batch: int,
-) -> Array:
-    """`blocks.torch_block` in loops; changes `fields` and `readouts`, returns the moves (S, P, K, n)."""
-    S, P, K, _ = fields.shape
-    outputs = y.shape[2]
-    moves = np.zeros_like(fields)
-    hidden, slopes = np.empty(K), np.empty(K)
-    difference, gradient = np.empty(outputs), np.empty((K, outputs))
+) -> None:
+    """SGD of the students (S, P) on the samples from `first` on; changes `weights` and `readouts`.
+
+    The arguments are those of `blocks.Rule.advance`, the rates (steps, P) being divided by N.
+    """
+    S, P = weights.shape[:2]
+    steps = len(lr)
     for s in range(S):
-        for p in range(P):
-            v, field, move = readouts[s, p], fields[s, p], moves[s, p]
-            for step in range(len(lr)):
-                first = step * batch
-                gradient[:] = 0
-                for i in range(first, first + batch):
-                    for o in range(outputs):
-                        difference[o] = -y[s, i, o] - noise[p] * zeta[s, i, o]
-                    for k in range(K):
-                        z = field[k, i]
-                        for j in range(first):
-                            z -= move[k, j] * gram[s, i, j]
-                        hidden[k], slopes[k] = value_and_slope(kind, coefficients, float(z))
-                        for o in range(outputs):
-                            difference[o] += v[k, o] * hidden[k]
-                    for k in range(K):
-                        back = 0.0
-                        for o in range(outputs):
-                            back += v[k, o] * difference[o]
-                            gradient[k, o] += hidden[k] * difference[o]
-                        move[k, i] = lr[step, p] / batch * slopes[k] * back
-                for k in range(K):
-                    for o in range(outputs):
-                        v[k, o] -= lr_readout[step, p] * (gradient[k, o] / batch + decay[p] * v[k, o])
-                if decay[p] > 0:
-                    shrink = 1 - lr[step, p] * decay[p]
-                    for k in range(K):
-                        for j in range(first):
-                            move[k, j] *= shrink
-                        for j in range(first + batch, field.shape[1]):
-                            field[k, j] *= shrink
-    return moves
+        for start in range(0, steps, CACHED):
+            now = slice(start, min(start + CACHED, steps))
+            for p in range(P):
+                samples = (
+                    x[s, first + start * batch :],
+                    y[s, first + start * batch :],
+                    zeta[s, first + start * batch :],
+                )
+                rates = (lr[now, p], lr_readout[now, p], decay[p], noise[p])
+                train(kind, coefficients, samples, weights[s, p], readouts[s, p], rates, batch)
+
+
+@_fast
+def train(
+    kind: int,
+    coefficients: Array,
+    samples: tuple[Array, Array, Array],
+    w: Array,
+    v: Array,
+    rates: tuple[Array, Array, float, float],
+    b: int,
+) -> None:
+    """As many steps as there are rates of one student, w (K, N) and v (K, outputs), on batches of b samples."""
+    (x, y, zeta), (lr, lr_readout, decay, noise) = samples, rates
+    N, (K, outputs) = x.shape[1], v.shape
+    root = math.sqrt(N)
+    moves, gradient = np.empty((b, K)), np.empty((K, outputs))
+    hidden, slopes, difference = np.empty(K), np.empty(K), np.empty(outputs)
+    for step in range(len(lr)):
+        gradient[:] = 0
+        for i in range(b):
+            sample = step * b + i
+            for o in range(outputs):
+                difference[o] = -y[sample, o] - noise * zeta[sample, o]
+            for k in range(K):
+                hidden[k], slopes[k] = value_and_slope(kind, coefficients, dot(w[k], x[sample]) / root)
+                for o in range(outputs):
+                    difference[o] += v[k, o] * hidden[k]
+            for k in range(K):
+                back = 0.0
+                for o in range(outputs):
+                    back += v[k, o] * difference[o]
+                    gradient[k, o] += hidden[k] * difference[o]
+                moves[i, k] = root * lr[step] / b * slopes[k] * back
+        for k in range(K):
+            if decay > 0:
+                subtract(w[k], w[k], w.dtype.type(lr[step] * decay))
+            for i in range(b):
+                subtract(w[k], x[step * b + i], w.dtype.type(moves[i, k]))
+            for o in range(outputs):
+                v[k, o] -= lr_readout[step] * (gradient[k, o] / b + decay * v[k, o])

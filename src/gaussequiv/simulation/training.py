@@ -15,7 +15,7 @@ from gaussequiv.simulation.blocks import Rule, Samples, State
 from gaussequiv.simulation.functions import functions
 from gaussequiv.simulation.samples import Source
 
-BLOCK = 32  # samples between updates of the first layer, or one batch if that is more
+BLOCK = 16  # samples between updates of the first layer in torch, or one batch if that is more
 CHUNK = 512  # samples of one seed drawn at once, or one batch if that is more
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -38,7 +38,7 @@ class Run:
         self._rules = [_rule(group, source.device) for group in self.groups]
         self._noisy = any(p.noise > 0 for p in problems)
         self.per_chunk = max(1, CHUNK // self.batch)  # steps
-        self._per_block = max(1, BLOCK // self.batch)
+        self._per_block = self.per_chunk if all(rule.compiled for rule in self._rules) else max(1, BLOCK // self.batch)
         self._chunk = -1
         self._x = torch.empty(0)
         self._y = self._zeta = self._x
@@ -117,8 +117,7 @@ class Run:
 
     def _block(self, start: int, count: int) -> None:
         """`count` steps from the step `start` of the present chunk."""
-        now = slice(start * self.batch, (start + count) * self.batch)
-        samples = Samples.of(self._x[:, now], self._y[:, now], self._zeta[:, now])
+        samples = Samples((self._x, self._y, self._zeta), start * self.batch, (start + count) * self.batch)
         N, (steps, states) = self.source.input_dim, self.state
         moved = []
         for group, rule, state in zip(self.groups, self._rules, states, strict=True):
