@@ -63,38 +63,42 @@ def falling(t):
     return 0.7 / (1 + t)
 
 
-OPTIONS = [
-    {},
-    {"batch_size": 3},
-    {"batch_size": 100, "weight_decay": 0.3},
-    {"batch_size": 700},
-    {"weight_decay": 0.8},
-    {"weight_decay": 0.8, "batch_size": 2, "noise": 0.3, "lr_readout": 0.05},
-    {"train_readout": False},
-    {"teacher_on": "inputs"},
-    {"lr": falling},
-    {"lr": falling, "lr_readout": lambda t: 0.1 * t, "weight_decay": 0.4, "batch_size": 2},
-    {"lr_readout": falling, "noise": 0.2},
-    {"center": False},
-]
+def rising(t):
+    return 0.1 * t
+
+
+OPTIONS = {
+    "plain": {},
+    "batches": {"batch_size": 3},
+    "large batches": {"batch_size": 100, "weight_decay": 0.3},
+    "batches of more than a chunk": {"batch_size": 700},
+    "decay": {"weight_decay": 0.8},
+    "everything": {"weight_decay": 0.8, "batch_size": 2, "noise": 0.3, "lr_readout": 0.05},
+    "readout fixed": {"train_readout": False},
+    "teacher on inputs": {"teacher_on": "inputs"},
+    "schedule": {"lr": falling},
+    "two schedules": {"lr": falling, "lr_readout": rising, "weight_decay": 0.4, "batch_size": 2},
+    "schedule of the readout": {"lr_readout": falling, "noise": 0.2},
+    "not centred": {"center": False},
+}
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["kernel", "torch"])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS)
 def test_blocks_are_the_plain_loop(options, compiled, monkeypatch):
     base = cases.correlated_model(N=20, D=10)
     model = ge.GaussianModel(base.Omega, base.Phi, mean_x=np.full(20, 0.3), mean_c=np.full(10, -0.2))
-    problem = cases.problem(model, **{"K": 3, "lr": 0.7, **options})
+    problem = cases.problem(model, **{"K": 3, "lr": 0.7, **OPTIONS[options]})
     steps = 600 // max(1, problem.batch_size // 3)
     assert_plain_loop(problem, steps, compiled, monkeypatch)
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["kernel", "torch"])
-@pytest.mark.parametrize("options", [{}, {"batch_size": 3, "noise": 0.3, "weight_decay": 0.2, "lr": falling}], ids=str)
+@pytest.mark.parametrize("options", ["plain", "large batches", "everything", "two schedules", "readout fixed"])
 def test_several_outputs_are_the_plain_loop(options, compiled, monkeypatch):
     model = cases.correlated_model(N=20, D=10)
     teacher, student = outputs_of(2, 10, 3), outputs_of(4, 20, 3, "tanh", 1)
-    problem = ge.OnlineSGD(model, teacher, student, **{"lr": 0.5, **options})
+    problem = ge.OnlineSGD(model, teacher, student, **{"lr": 0.5, **OPTIONS[options]})
     assert_plain_loop(problem, 300, compiled, monkeypatch)
 
 
@@ -140,6 +144,31 @@ def test_the_kernels_activations_are_those_of_torch(case):
     kernel = np.array([value_and_slope(KINDS[type(case)], coefficients, float(one)) for one in z])
     for mine, torchs in zip(kernel.T, functions(case, CPU), strict=True):
         np.testing.assert_allclose(mine, torchs(torch.from_numpy(z)).numpy(), rtol=1e-12, atol=1e-14)
+
+
+def test_a_torch_function_without_a_gradient_has_slope_zero():
+    step = generators.activation(lambda z: (z > 0).to(z.dtype))
+    z = torch.linspace(-1, 1, 5)
+    value, slope = functions(step, CPU)
+    assert value(z).tolist() == [0, 0, 0, 1, 1]
+    assert slope(z).tolist() == [0] * 5
+
+
+def test_samples_are_raw_where_they_are_not_centred():
+    base = cases.correlated_model(N=12, D=6)
+    model = ge.GaussianModel(base.Omega, base.Phi, mean_x=np.full(12, 5.0), mean_c=np.full(6, -3.0))
+    p = cases.problem(model, center=False)
+    x, y = Source(p, model, 0, torch.float64, CPU).draw(50, Purpose.TRAIN, 1, 2)
+    latents, inputs = model.sample(50, stream(0, Purpose.TRAIN, chunk=2, lane=1))
+    np.testing.assert_allclose(x.numpy(), inputs)
+    np.testing.assert_allclose(y[:, 0].numpy(), p.teacher(latents))
+
+
+def test_a_teacher_may_be_any_function():
+    p = cases.problem(teacher=np.sin)
+    _, y = Source(p, p.model, 0, torch.float64, CPU).draw(50, Purpose.TRAIN, 0, 0)
+    latents, _ = p.model.sample(50, stream(0, Purpose.TRAIN))
+    np.testing.assert_allclose(y[:, 0].numpy(), p.teacher(latents))
 
 
 def test_the_same_seed_gives_the_same_curve_and_seeds_are_independent():
@@ -247,11 +276,12 @@ def test_the_test_samples_are_not_training_samples_of_the_same_seed():
 
 def test_label_noise_has_unit_variance_and_a_stream_of_its_own():
     p = cases.problem()
+    p = dataclasses.replace(p, teacher=outputs_of(2, 20, 2), student=outputs_of(2, 60, 2))
     source = Source(p, p.model, 0, torch.float64, CPU)
     noise = source.noise(100_000, 0, 0).numpy()
-    assert abs(noise.std() - 1) < 4.5 / np.sqrt(2 * len(noise))
+    np.testing.assert_allclose(np.cov(noise.T), np.eye(2), atol=4.5 * np.sqrt(2 / len(noise)))
     latents = p.model.sample(100, stream(0, Purpose.TRAIN))[0]
-    assert not np.isclose(noise[:100], latents.ravel()[:2000]).any()
+    assert not np.isclose(noise[:100, :1], latents.ravel()[:2000]).any()
 
 
 def test_standard_errors_are_those_of_the_mean_over_seeds():
@@ -321,6 +351,8 @@ def variants(model=None):
         change(student=dataclasses.replace(wide, activation="relu"), lr=0.1, train_readout=False),
         change(batch_size=3, lr_readout=0.02),
         change(student=dataclasses.replace(base.student, weights=2 * base.student.weights)),
+        change(student=dataclasses.replace(base.student, activation=Custom(np.sin, np.cos))),
+        change(student=dataclasses.replace(base.student, activation=generators.activation(torch.tanh))),
     )
 
 
@@ -489,18 +521,39 @@ def test_a_checkpoint_is_written_now_and_then(tmp_path):
     assert not any(seen)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"lr": 0.2}, {"lr": falling}, {"noise": 0.3}, {"seed": 1}, {"seeds": 3}, {"times": [0, 31]}, {"test_samples": 11}],
-    ids=str,
-)
+CHANGES = {
+    "rate": {"lr": 0.2},
+    "schedule": {"lr": falling},
+    "schedule of the same name": {"lr": lambda t: 0.4 if t < 20 else 0.2},
+    "noise": {"noise": 0.3},
+    "model": {"model": cases.correlated_model(seed=1)},
+    "student": {"student": ge.TwoLayer.random(2, 60, "erf", 8)},
+    "seed": {"seed": 1},
+    "seeds": {"seeds": 3},
+    "times": {"times": [0, 31]},
+    "test samples": {"test_samples": 11},
+    "precision": {"dtype": torch.float32},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_checkpoint_of_another_simulation_is_refused(change, tmp_path):
-    p, path = cases.problem(), tmp_path / "run.safetensors"
+    p, path = cases.problem(lr=lambda t: 0.4), tmp_path / "run.safetensors"
     options = {"times": [0, 30], "seeds": 2, "test_samples": 10, "checkpoint": path}
     with pytest.raises(KeyboardInterrupt):
         simulation.simulate(p, p.model, **options, progress=Interrupt(2))
-    learned = {name: value for name, value in change.items() if name in ("lr", "noise")}
-    other = dataclasses.replace(p, **learned)
-    options |= {name: value for name, value in change.items() if name not in learned}
+    fields = [field.name for field in dataclasses.fields(p)]
+    other = dataclasses.replace(p, **{name: value for name, value in CHANGES[change].items() if name in fields})
+    options |= {name: value for name, value in CHANGES[change].items() if name not in fields}
     with pytest.raises(InputError, match="is the checkpoint of another simulation"):
         simulation.simulate(other, p.model, **options)
+
+
+def test_a_checkpoint_of_other_inputs_is_refused(tmp_path):
+    F = generators.gaussian_matrix(30, 10)
+    p, path = cases.problem(ge.GaussianModel.single_layer(F)), tmp_path / "run.safetensors"
+    options = {"times": [0, 30], "seeds": 2, "test_samples": 10, "checkpoint": path}
+    with pytest.raises(KeyboardInterrupt):
+        simulation.simulate(p, generators.single_layer(F), **options, progress=Interrupt(2))
+    with pytest.raises(InputError, match="is the checkpoint of another simulation"):
+        simulation.simulate(p, generators.single_layer(1.1 * F, "erf"), **options)

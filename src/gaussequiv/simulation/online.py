@@ -18,7 +18,7 @@ from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs, OnlineSGD, checked_times
 from gaussequiv.simulation.checkpoints import Checkpoint, key_of
 from gaussequiv.simulation.samples import Source, fingerprint, name_of
-from gaussequiv.simulation.training import MEASURED, Run, kind_of
+from gaussequiv.simulation.training import MEASURED, Run
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -184,7 +184,7 @@ def _family(problems: Sequence[OnlineSGD]) -> tuple[OnlineSGD, ...]:
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, TwoLayer):
         arrays = ((one.weights, other.weights), (one.readout, other.readout))
-        return kind_of(one) == kind_of(other) and all(np.array_equal(*pair) for pair in arrays)
+        return one.activation == other.activation and all(np.array_equal(*pair) for pair in arrays)
     return bool(isinstance(one, str | bool) and one == other)
 
 

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaussequiv.maths.activations import Custom
-from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import OnlineSGD
 from gaussequiv.models.streams import Purpose
 from gaussequiv.simulation.blocks import Rule, Samples, State
@@ -182,13 +180,15 @@ def _rule(group: Sequence[OnlineSGD], device: torch.device) -> Rule:
 
 def _groups(problems: Sequence[OnlineSGD]) -> list[list[OnlineSGD]]:
     """Problems whose students have equal shapes and activations."""
-    groups: dict[Any, list[OnlineSGD]] = {}
-    for p in problems:
-        groups.setdefault((p.student.units, kind_of(p.student)), []).append(p)
-    return list(groups.values())
 
+    def kind(problem: OnlineSGD) -> tuple[int, object]:
+        return problem.student.units, problem.student.activation
 
-def kind_of(network: TwoLayer) -> Any:
-    """What two networks with equal activations have in common; custom functions are equal only to themselves."""
-    g = network.activation
-    return id(g) if isinstance(g, Custom) else g
+    groups: list[list[OnlineSGD]] = []
+    for problem in problems:
+        home = next((group for group in groups if kind(group[0]) == kind(problem)), None)
+        if home is None:
+            groups.append([problem])
+        else:
+            home.append(problem)
+    return groups
