@@ -238,6 +238,19 @@ def test_a_generator_and_its_numpy_samples_are_the_same_stream():
     np.testing.assert_allclose(one.test_error, other.test_error, rtol=1e-10)
 
 
+@pytest.mark.parametrize("white", [True, False])
+def test_the_twin_is_made_on_the_device_from_the_samples_of_the_model(white):
+    base = cases.correlated_model(N=12, D=6)
+    Psi = None if white else np.diag(np.linspace(1, 2, 6))
+    model = ge.GaussianModel(base.Omega, base.Phi, Psi, mean_x=np.full(12, 2.0), mean_c=np.full(6, -1.0))
+    p = cases.problem(model)
+    samples = [
+        Source(p, inputs, 0, torch.float64, CPU).draw(50, Purpose.TEST, 1, 2) for inputs in (model, Recorder(model))
+    ]
+    for one, other in zip(*samples, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-10, atol=1e-12)
+
+
 def test_a_run_that_explodes_is_called_diverged():
     model = ge.GaussianModel.isotropic(20)
     p = ge.OnlineSGD(model, ge.TwoLayer.random(1, 20, "linear", 1), ge.TwoLayer.random(1, 20, "linear", 2), 50.0)

@@ -1,6 +1,7 @@
 """Training and test samples of every seed: a pure function of seed, purpose, lane and chunk."""
 
-from typing import Any, Protocol, runtime_checkable
+from functools import cached_property
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -59,12 +60,7 @@ class Source:
 
     def draw_into(self, x: Tensor, purpose: Purpose, lane: int, chunk: int) -> Tensor:
         """Fill `x` (n, N) with inputs; returns their noiseless labels (n, outputs)."""
-        rng = stream(self.seed, purpose, chunk=chunk, lane=lane)
-        if isinstance(self.inputs, OnDevice):
-            c = torch.from_numpy(rng.standard_normal((len(x), self.inputs.latent_dim)))
-            drawn = self.inputs.push(c)
-        else:
-            c, drawn = (torch.from_numpy(sample) for sample in self.inputs.sample(len(x), rng))
+        c, drawn = self._raw(len(x), stream(self.seed, purpose, chunk=chunk, lane=lane))
         drawn = drawn.to(self.device)
         if self._mean_x is None:
             x.copy_(drawn)
@@ -75,6 +71,28 @@ class Source:
         c = c.to(device=self.device, dtype=self.dtype)
         seen = c if self._mean_c is None else c - self._mean_c
         return self._teacher(seen @ self._weights) @ self._readout
+
+    def _raw(self, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Latents and inputs as they come: those of `inputs.sample(n, rng)`, made on the device where that is possible."""
+        if isinstance(self.inputs, OnDevice):
+            latents = torch.from_numpy(rng.standard_normal((n, self.inputs.latent_dim)))
+            return latents, self.inputs.push(latents)
+        if isinstance(self.inputs, GaussianModel):
+            root, regression, residual, mean_c, mean_x = self._twin
+            c = self.tensor(rng.standard_normal((n, len(mean_c))))
+            c = c if root is None else c @ root
+            x = torch.addmm(mean_x, self.tensor(rng.standard_normal((n, len(mean_x)))), residual).addmm_(c, regression)
+            return c + mean_c, x
+        c, x = (torch.from_numpy(sample) for sample in self.inputs.sample(n, rng))
+        return c, x
+
+    @cached_property
+    def _twin(self) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
+        """`factors` and means of a `GaussianModel` on the device; no root for Psi = I."""
+        model = cast(GaussianModel, self.inputs)
+        root, *others = (self.tensor(array) for array in (*model.factors, model.mean_c, model.mean_x))
+        white = np.array_equal(model.Psi, np.eye(model.latent_dim))
+        return (None if white else root, *others)  # type: ignore[return-value]
 
     def noise(self, n: int, lane: int, chunk: int) -> Tensor:
         """Standard normal label noise (n, outputs) of a training chunk, in a lane of its own: inputs do not depend on it."""
