@@ -32,7 +32,8 @@ class Curve:
     """A learning curve against time t = steps / N.
 
     `data` is an `xarray.Dataset` with the coordinate `time` and the variables `test_error`, `Q`, `R`, `T`, `v` and `status`;
-    a simulation adds `*_se`, the standard errors over its seeds, and `test_errors` with the axis `seed`.
+    a simulation adds `classification_error`, `*_se`, the standard errors over its seeds, and `test_errors` with the axis
+    `seed`. Where inputs are not centred there are `means`, those of the student's fields.
     """
 
     data: "xr.Dataset"
