@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-AXES = {"Q": ("unit", "unit_"), "R": ("unit", "teacher"), "T": ("teacher", "teacher_"), "v": ("unit",)}
+AXES = {
+    "Q": ("unit", "unit_"),
+    "R": ("unit", "teacher"),
+    "T": ("teacher", "teacher_"),
+    "v": ("unit", "output"),
+    "means": ("unit",),
+}
 _STATUSES = tuple(Status)
 FORMAT, GRID = "gaussequiv-curve", "gaussequiv-curves"  # one curve, and those of a sweep
 
@@ -27,7 +33,8 @@ class Curve:
     """A learning curve against time t = steps / N.
 
     `data` is an `xarray.Dataset` with the coordinate `time` and the variables `test_error`, `Q`, `R`, `T`, `v` and `status`;
-    a simulation adds `*_se`, the standard errors over its seeds, and `test_errors` with the axis `seed`.
+    a simulation adds `classification_error`, `*_se`, the standard errors over its seeds, and `test_errors` with the axis
+    `seed`. Where inputs are not centred there are `means`, those of the student's fields.
     """
 
     data: "xr.Dataset"
@@ -39,7 +46,7 @@ class Curve:
         """A curve from arrays whose first axis is time (T: none; variables that end in `s`: time, seed)."""
         import xarray as xr
 
-        entries = {name: (_axes(name), array) for name, array in variables.items()}
+        entries = {name: (_axes(name)[: np.ndim(array)], array) for name, array in variables.items()}
         entries["status"] = (("time",), np.array([str(s) for s in status]))
         data = xr.Dataset(
             entries, coords={"time": times}, attrs={"provenance": json.dumps(dict(provenance), sort_keys=True)}
@@ -150,7 +157,10 @@ def load_dataset(path: str | Path, *kinds: str) -> "xr.Dataset":
 
 
 def _axes(name: str) -> tuple[str, ...]:
-    """Axes of a variable by its name: `T` has no time, `..._se` those of its quantity, `test_errors` one a seed."""
+    """Axes of a variable by its name: `T` has no time, `..._se` those of its quantity, `test_errors` one a seed.
+
+    The axis `output` of a readout is there only if the readout is a matrix.
+    """
     if name == "T":
         return AXES["T"]
     if name == "test_errors":

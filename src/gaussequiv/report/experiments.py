@@ -447,6 +447,7 @@ class Run:
             seed=e.seed,
             test_samples=e.test_samples,
             device=e.device,
+            checkpoint=self.folder / f"{stage}-{self._key(*SIMULATED)[:12]}.partial",
             progress=lambda done, of: self.progress(stage, done, of),
         )
 

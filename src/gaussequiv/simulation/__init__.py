@@ -1,6 +1,7 @@
 """Simulation (torch): the real training, on samples of a generator or of its Gaussian twin."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, overload
 
 import torch
@@ -10,6 +11,7 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.problems import Inputs, OnlineSGD
 from gaussequiv.models.sweeps import Curves, Sweep
 from gaussequiv.simulation import online
+from gaussequiv.simulation.online import simulate_many as simulate_many
 
 
 @overload
@@ -23,6 +25,8 @@ def simulate(
     test_samples: int = 10_000,
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
+    checkpoint: Path | str | None = None,
+    checkpoint_every: float = 60.0,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Curve: ...
 
@@ -38,6 +42,8 @@ def simulate(
     test_samples: int = 10_000,
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
+    checkpoint: Path | str | None = None,
+    checkpoint_every: float = 60.0,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Curves: ...
 
@@ -52,6 +58,8 @@ def simulate(
     test_samples: int = 10_000,
     dtype: torch.dtype = torch.float64,
     device: str | torch.device = "cpu",
+    checkpoint: Path | str | None = None,
+    checkpoint_every: float = 60.0,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Curve | Curves:
     """Train by one-pass SGD for real: the learning curve of a problem, or the curves of a sweep.
@@ -63,7 +71,8 @@ def simulate(
 
     """
     options: dict[str, Any] = {"times": times, "seeds": seeds, "seed": seed, "test_samples": test_samples}
-    options |= {"dtype": dtype, "device": device, "progress": progress}
+    options |= {"dtype": dtype, "device": device, "checkpoint": checkpoint, "checkpoint_every": checkpoint_every}
+    options["progress"] = progress
     match problem:
         case OnlineSGD():
             return online.simulate(problem, inputs, **options)
