@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from gaussequiv.models.problems import OnlineSGD as OnlineSGD
     from gaussequiv.models.problems import log_times as log_times
     from gaussequiv.theory import predict as predict
+    from gaussequiv.theory.classification import classification_error as classification_error
+    from gaussequiv.theory.ensembles import ensemble as ensemble
+    from gaussequiv.theory.online import stability as stability
+    from gaussequiv.theory.online import trajectory as trajectory
+    from gaussequiv.theory.phases import asymptote as asymptote
+    from gaussequiv.theory.phases import phases as phases
+    from gaussequiv.theory.phases import plateau as plateau
 
 __version__ = "0.1.0"
 
@@ -39,8 +46,15 @@ _HOMES = {
     "Status": "maths.solvers",
     "StorageError": "errors",
     "TwoLayer": "models.networks",
+    "asymptote": "theory.phases",
+    "classification_error": "theory.classification",
+    "ensemble": "theory.ensembles",
     "log_times": "models.problems",
+    "phases": "theory.phases",
+    "plateau": "theory.phases",
     "predict": "theory",
+    "stability": "theory.online",
+    "trajectory": "theory.online",
 }
 _ROOMS = ("generators", "report", "simulation")
 

@@ -6,6 +6,7 @@ from gaussequiv.errors import InputError
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.problems import OnlineSGD
 from gaussequiv.theory import online
+from gaussequiv.theory.classification import classification_error
 
 
 def predict(
@@ -16,6 +17,7 @@ def predict(
     reduce: bool = True,
     finite_size: bool = False,
     max_steps: int = 20_000,
+    classification: bool = False,
     progress: Any = None,
 ) -> Curve:
     """The learning curve of a problem.
@@ -27,6 +29,7 @@ def predict(
         reduce: replace the modes by a few nodes, to an accuracy beyond `rtol`.
         finite_size: add the terms of relative order rho / N to the equations of online learning.
         max_steps: steps of the solver after which the remaining times are marked not converged.
+        classification: add the error of the signs of the outputs, see `classification_error`.
         progress: called with the time reached.
 
     Raises:
@@ -35,7 +38,7 @@ def predict(
     """
     match problem:
         case OnlineSGD() if times is not None:
-            return online.predict(
+            curve = online.predict(
                 problem,
                 times,
                 rtol=rtol,
@@ -44,6 +47,7 @@ def predict(
                 max_steps=max_steps,
                 progress=progress,
             )
+            return classification_error(curve, problem) if classification else curve
         case OnlineSGD():
             raise InputError("online learning is predicted at times; pass times=log_times(100)")
         case _:
