@@ -3,6 +3,7 @@
 The transcriptions are written for this purpose from the equations and update rules; they live in tests/oracles.py or here.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -15,10 +16,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import cases
 import gaussequiv as ge
 import oracles
-from gaussequiv import generators
+from gaussequiv import generators, simulation
 from gaussequiv.generators.estimation import Moments
 from gaussequiv.models.streams import Purpose, stream
-from gaussequiv.simulation.online import _Run, _Source
+from gaussequiv.simulation.blocks import Rule
+from gaussequiv.simulation.samples import Source
+from gaussequiv.simulation.training import Run
 
 
 @pytest.mark.benchmark(group="online theory, image-like spectrum, N = 784, t = 1000")
@@ -38,43 +41,94 @@ class TestOnlineTheory:
         benchmark(lambda: oracles.pairwise_drift(1.0, r, q, t, C, np.ones(2), np.ones(2), 0.2))
 
 
-@pytest.mark.benchmark(group="one-pass SGD, N = 784, K = 2, 2048 steps of 10 seeds, samples given")
+SEEDS, STEPS = 20, 512
+
+
+@pytest.mark.benchmark(group="one-pass SGD, N = 784, K = 2, 512 steps of 20 seeds, samples given")
 class TestSimulation:
+    """Numbers of one group are for the same steps; the kernel is compiled where numba is installed (the extra `fast`)."""
+
     problem = cases.problem(cases.correlated_model("spread", N=784, D=100), lr=0.2)
 
-    def run(self):
-        source = _Source(self.problem, self.problem.model, 0, torch.float64, torch.device("cpu"))
-        run = _Run(self.problem, source, 10)
-        run.advance(1, lambda done: None)
-        x, y = run._samples
-        return run, x, y
+    def steps(self, problems, dtype=torch.float64):
+        """512 steps of 20 seeds on the samples of their first chunk, again and again."""
+        run = Run(problems, Source(self.problem, self.problem.model, 0, dtype, torch.device("cpu")), SEEDS)
+        run._draw(0)
+        run._draw = lambda chunk: None
+        return lambda: run.advance(run.steps + STEPS, lambda: None)
 
-    def test_blocks_of_all_seeds(self, benchmark):
-        run, x, y = self.run()
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+    def test_all_seeds_at_once(self, benchmark, dtype):
+        benchmark.pedantic(self.steps([self.problem], dtype), rounds=5, warmup_rounds=1)
 
-        def go():
-            for _ in range(2):
-                for start in range(0, 1024, 64):
-                    run._block(x[:, start : start + 64], y[:, start : start + 64], 64)
+    def test_all_seeds_and_eight_learning_rates_at_once(self, benchmark):
+        """Eight times the work of the others in its group."""
+        problems = [dataclasses.replace(self.problem, lr=0.2 / (i + 1)) for i in range(8)]
+        benchmark.pedantic(self.steps(problems), rounds=5, warmup_rounds=1)
 
-        benchmark.pedantic(go, rounds=3, warmup_rounds=1)
+    def test_all_seeds_at_once_in_torch(self, benchmark, monkeypatch):
+        monkeypatch.setattr(Rule, "fastest", classmethod(lambda cls, *arguments: cls(*arguments, compiled=False)))
+        benchmark.pedantic(self.steps([self.problem]), rounds=5, warmup_rounds=1)
 
-    def test_plain_torch_loop(self, benchmark):
-        run, x, y = self.run()
-        W, v, N = run.weights[0].clone(), run.readout[0].clone(), 784
+    def start(self):
+        source = Source(self.problem, self.problem.model, 0, torch.float64, torch.device("cpu"))
+        x, y = source.draw(STEPS, Purpose.TRAIN, 0, 0)
+        return x, y[:, 0], source.tensor(self.problem.student.weights), source.tensor(self.problem.student.readout)
+
+    def test_plain_torch_loop_with_gradients_by_hand(self, benchmark):
+        x, y, W, v = self.start()
 
         def go():
             w, u = W, v
-            for _ in range(20):
-                for i in range(1024):
-                    field = w @ x[0, i] / N**0.5
+            for _ in range(SEEDS):
+                for i in range(STEPS):
+                    field = w @ x[i] / 784**0.5
                     hidden = torch.erf(field / 2**0.5)
-                    error = u @ hidden - y[0, i]
+                    error = u @ hidden - y[i]
                     slope = (2 / torch.pi) ** 0.5 * torch.exp(-(field**2) / 2)
-                    w = w - 0.2 / N**0.5 * torch.outer(u * slope * error, x[0, i])
-                    u = u - 0.2 / N * hidden * error
+                    w = w - 0.2 / 784**0.5 * torch.outer(u * slope * error, x[i])
+                    u = u - 0.2 / 784 * hidden * error
 
         benchmark.pedantic(go, rounds=2)
+
+    def test_plain_torch_loop_with_autograd(self, benchmark):
+        x, y, W, v = self.start()
+
+        def go():
+            w, u = W.clone().requires_grad_(), v.clone().requires_grad_()
+            optimizer = torch.optim.SGD([{"params": [w]}, {"params": [u], "lr": 0.2 / 784}], lr=0.2)
+            for _ in range(SEEDS):
+                for i in range(STEPS):
+                    optimizer.zero_grad()
+                    loss = (u @ torch.erf(w @ x[i] / 784**0.5 / 2**0.5) - y[i]) ** 2 / 2
+                    loss.backward()
+                    optimizer.step()
+
+        benchmark.pedantic(go, rounds=1)
+
+
+class TestGeneration:
+    """A whole simulation beside the drawing of as many samples: what training and measuring add."""
+
+    @pytest.fixture(params=["sign layer", "dcgan"])
+    def generator(self, request, benchmark):
+        benchmark.group = f"512 training and 512 test samples of 5 seeds, {request.param}"
+        if request.param == "dcgan":
+            return generators.load("dcgan")
+        return generators.single_layer(generators.gaussian_matrix(784, 100)).to(dtype=torch.float32)
+
+    def test_simulation(self, benchmark, generator):
+        problem = cases.problem(ge.GaussianModel(np.eye(784), np.zeros((784, 100))), lr=0.2)
+        options = {"times": [512 / 784], "seeds": 5, "test_samples": 512}
+        benchmark.pedantic(lambda: simulation.simulate(problem, generator, **options), rounds=3, warmup_rounds=1)
+
+    def test_generation_alone(self, benchmark, generator):
+        def go():
+            for lane in range(10):
+                latents = stream(0, Purpose.TRAIN, lane=lane).standard_normal((512, 100))
+                generator.push(torch.from_numpy(latents))
+
+        benchmark.pedantic(go, rounds=3, warmup_rounds=1)
 
 
 @pytest.mark.benchmark(group="moments of 16,384 samples, N = 784, D = 100")

@@ -1,9 +1,13 @@
 """The families that the laws are stated over: a new member is added here, which is what gets it tested."""
 
+from html.parser import HTMLParser
+
 import numpy as np
 import pytest
 
 from gaussequiv.maths.activations import GELU, Custom, Erf, Linear, Polynomial, ReLU, Sigmoid, Sign, Softplus, Tanh
+from gaussequiv.maths.solvers import Status
+from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import OnlineSGD
@@ -75,3 +79,40 @@ def problem(model=None, K=2, M=2, lr=0.3, student="erf", teacher="erf", seed=1, 
         lr,
         **options,
     )
+
+
+def pretend(theory, rng, seeds=10, shift=0.0, correlated=0.0, spread=0.02):
+    """A simulation whose seeds scatter around the theory, times (1 + shift), with errors correlated over times."""
+    n = len(theory.times)
+    noise = np.sqrt(1 - correlated) * rng.standard_normal((n, seeds)) + np.sqrt(correlated) * rng.standard_normal(seeds)
+    errors = theory.test_error[:, None] * (1 + shift + spread * noise)
+    variables = {"test_errors": errors, "test_error": errors.mean(axis=1), "T": theory.data["T"].values}
+    variables["test_error_se"] = errors.std(axis=1, ddof=min(1, seeds - 1)) / np.sqrt(seeds)
+    for name in "QRv":
+        variables[name] = theory.data[name].values
+        variables[f"{name}_se"] = 0 * theory.data[name].values + 0.01
+    inputs = {"kind": "simulation", "inputs": "</script><b>pretended</b>"}
+    return Curve.from_arrays(theory.times, variables, (Status.OK,) * n, inputs)
+
+
+class Balanced(HTMLParser):
+    """Every opened element is closed in order, and nothing is loaded from elsewhere."""
+
+    VOID = {"meta", "br", "link", "img", "path", "use", "rect", "input"}
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        assert tag not in ("script", "link")
+        for key, value in attributes:
+            if key in ("src", "href"):
+                assert value.startswith(("#", "data:")), value
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag

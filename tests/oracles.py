@@ -142,16 +142,21 @@ def random_covariance(rng, size, scale=1.0):
 
 
 def sgd(W, v, x, y, lr, lr_readout, batch_size=1, weight_decay=0.0, act=g, slope=dg):
-    """One-pass SGD on samples x (n, N) with labels y (n,), exactly as its update rule reads."""
-    W, v = W.copy(), v.copy()
+    """One-pass SGD on samples x (n, N) with labels y (n,) or (n, outputs), exactly as its update rule reads.
+
+    Learning rates are numbers or functions of t, steps / N at the start of each step.
+    """
+    W, v, y = W.copy(), v.reshape(len(W), -1).copy(), y.reshape(len(x), -1)
     N = W.shape[1]
-    for start in range(0, len(x), batch_size):
+    for step, start in enumerate(range(0, len(x), batch_size)):
+        eta, eta_v = (rate(step / N) if callable(rate) else rate for rate in (lr, lr_readout))
         dW, dv = np.zeros_like(W), np.zeros_like(v)
         for i in range(start, start + batch_size):
             field = W @ x[i] / np.sqrt(N)
-            error = v @ act(field) - y[i]
-            dW += lr / np.sqrt(N) * np.outer(v * slope(field) * error, x[i]) / batch_size
-            dv += lr_readout / N * act(field) * error / batch_size
-        W = W - dW - lr * weight_decay / N * W
-        v = v - dv - lr_readout * weight_decay / N * v
+            for o in range(v.shape[1]):
+                error = v[:, o] @ act(field) - y[i, o]
+                dW += eta / np.sqrt(N) * np.outer(v[:, o] * slope(field) * error, x[i]) / batch_size
+                dv[:, o] += eta_v / N * act(field) * error / batch_size
+        W = W - dW - eta * weight_decay / N * W
+        v = v - dv - eta_v * weight_decay / N * v
     return W, v

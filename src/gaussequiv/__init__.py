@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from gaussequiv import generators as generators
     from gaussequiv import report as report
     from gaussequiv import simulation as simulation
+    from gaussequiv.errors import FiniteSizeWarning as FiniteSizeWarning
     from gaussequiv.errors import InputError as InputError
     from gaussequiv.errors import StorageError as StorageError
     from gaussequiv.maths.activations import Activation as Activation
     from gaussequiv.maths.solvers import Status as Status
+    from gaussequiv.models import schedules as schedules
     from gaussequiv.models.curves import Curve as Curve
     from gaussequiv.models.gaussian import GaussianModel as GaussianModel
     from gaussequiv.models.networks import OrderParameters as OrderParameters
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from gaussequiv.models.operator import OperatorModel as OperatorModel
     from gaussequiv.models.problems import OnlineSGD as OnlineSGD
     from gaussequiv.models.problems import log_times as log_times
+    from gaussequiv.models.sweeps import Curves as Curves
+    from gaussequiv.models.sweeps import Sweep as Sweep
     from gaussequiv.theory import predict as predict
     from gaussequiv.theory.classification import classification_error as classification_error
     from gaussequiv.theory.ensembles import ensemble as ensemble
@@ -38,6 +42,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Activation": "maths.activations",
     "Curve": "models.curves",
+    "Curves": "models.sweeps",
+    "FiniteSizeWarning": "errors",
     "GaussianModel": "models.gaussian",
     "InputError": "errors",
     "OnlineSGD": "models.problems",
@@ -45,6 +51,7 @@ _HOMES = {
     "OrderParameters": "models.networks",
     "Status": "maths.solvers",
     "StorageError": "errors",
+    "Sweep": "models.sweeps",
     "TwoLayer": "models.networks",
     "asymptote": "theory.phases",
     "classification_error": "theory.classification",
@@ -56,16 +63,21 @@ _HOMES = {
     "stability": "theory.online",
     "trajectory": "theory.online",
 }
-_ROOMS = ("generators", "report", "simulation")
+_MODULES = {
+    "generators": "generators",
+    "report": "report",
+    "schedules": "models.schedules",
+    "simulation": "simulation",
+}
 
-__all__ = [*_HOMES, *_ROOMS]  # noqa: PLE0604 (names, all strings)
+__all__ = [*_HOMES, *_MODULES]  # noqa: PLE0604 (names, all strings)
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f"gaussequiv.{_HOMES[name]}"), name)
-    if name in _ROOMS:
-        return import_module(f"gaussequiv.{name}")
+    if name in _MODULES:
+        return import_module(f"gaussequiv.{_MODULES[name]}")
     raise AttributeError(f"module 'gaussequiv' has no attribute {name!r}")
 
 

@@ -1,11 +1,13 @@
 """The commands as a user calls them: a whole small run, its resumption, and one sentence for every mistake."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ import torch
 
 import gaussequiv as ge
 from gaussequiv.generators import zoo
-from gaussequiv.report.experiments import Experiment
+from gaussequiv.models import schedules
+from gaussequiv.report.experiments import PROBLEM, SIMULATED, Experiment, Run
 
 SMALL = {
     "generator": {"name": "single-layer", "input_dim": 60, "latent_dim": 30},
@@ -117,6 +120,97 @@ def test_train_learns_from_png_images(tmp_path):
     assert zoo.load(tmp_path / "mine.safetensors").input_dim == 64
 
 
+GRID = ["--set", "learning.lr=[0.1, 0.3]", "--set", "student.units=[1, 2]"]
+
+
+def test_lists_are_a_sweep_whose_grid_is_run_shown_and_found_again(experiment, tmp_path):
+    done = call("compare", experiment, "--out", "run", *GRID)
+    assert done.returncode == 0, done.stderr
+    head, *rows = [line.split() for line in done.stdout.splitlines()[1:6]]
+    assert head[:5] == ["lr", "units", "theory", "simulation", "standard"]
+    assert [row[:2] for row in rows] == [["0.1", "1"], ["0.1", "2"], ["0.3", "1"], ["0.3", "2"]]
+    assert "of 4 points of the grid" in done.stdout
+    theory, practice = (ge.Curves.load(tmp_path / "run" / f"{name}.nc") for name in ("theory", "simulation"))
+    final = theory.curve(lr=0.3, units=1).test_error[-1]
+    assert rows[2][2] == f"{final:.5g}"
+    assert practice.axes == theory.axes == {"lr": (0.1, 0.3), "units": (1, 2)}
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert f"<td>{final:.5g}</td>" in page
+    assert page.count("<svg") >= 2
+    assert (tmp_path / "run" / "curve.png").exists()
+
+    stamp = lambda name: (tmp_path / "run" / name).stat().st_mtime_ns
+    before = {name: stamp(name) for name in ("model.safetensors", "theory.nc", "simulation.nc")}
+    written = tmp_path / "run" / "experiment.toml"
+    again = call("simulate", written, "--out", "run", "--set", "theory.workers=2")
+    assert again.returncode == 0, again.stderr
+    assert "simulation.png" in again.stdout
+    assert call("predict", written, "--out", "run", "--set", "theory.workers=2").returncode == 0
+    assert {name: stamp(name) for name in before} == before
+
+    single = call("predict", experiment, "--out", "run", "--set", "learning.lr=0.3", "--set", "student.units=1")
+    assert single.returncode == 0, single.stderr
+    alone = ge.Curve.load(tmp_path / "run" / "theory.nc")
+    np.testing.assert_allclose(alone.test_error, theory.curve(lr=0.3, units=1).test_error, rtol=1e-9)
+
+
+def test_the_workers_of_a_sweep_are_processes_and_change_no_number(experiment, tmp_path):
+    for workers in (1, 2):
+        done = call("predict", experiment, "--out", str(workers), "--set", f"theory.workers={workers}", *GRID)
+        assert done.returncode == 0, done.stderr
+    one, two = (ge.Curves.load(tmp_path / name / "theory.nc") for name in "12")
+    np.testing.assert_array_equal(one.test_error, two.test_error)
+
+
+def test_seeds_of_the_student_are_an_axis(experiment, tmp_path):
+    done = call(
+        "predict", experiment, "--out", "run", "--set", "student.seed=[5, 6, 7]", "--set", "learning.noise=[0.5]"
+    )
+    assert done.returncode == 0, done.stderr
+    assert ge.Curves.load(tmp_path / "run" / "theory.nc").axes == {"noise": (0.5,), "student_seed": (5, 6, 7)}
+
+
+def test_every_option_of_the_learning_rule_reaches_the_problem_and_the_key(tmp_path):
+    base = ["generator.name=single-layer", "generator.input_dim=20", "generator.latent_dim=10"]
+    options = {
+        "learning.lr={kind='step', values=[0.5, 0.1], at=[10.0]}": ("lr", schedules.Step((0.5, 0.1), (10.0,))),
+        "learning.lr={kind='power', start=0.5, exponent=0.5, scale=10.0}": ("lr", schedules.Power(0.5, 0.5, 10.0)),
+        "learning.lr={kind='power', start=0.5, exponent=1.0}": ("lr", schedules.Power(0.5, 1.0, 1.0)),
+        "learning.lr={kind='exponential', start=0.5, rate=0.1}": ("lr", schedules.Exponential(0.5, 0.1)),
+        "learning.lr_readout={kind='power', start=0.5, exponent=1.0}": ("lr_readout", schedules.Power(0.5, 1.0)),
+        "learning.lr_readout=0.3": ("lr_readout", 0.3),
+        "learning.noise=0.4": ("noise", 0.4),
+        "learning.batch_size=3": ("batch_size", 3),
+        "learning.weight_decay=0.2": ("weight_decay", 0.2),
+        "learning.train_readout=false": ("train_readout", False),
+        "learning.teacher_on=inputs": ("teacher_on", "inputs"),
+        "learning.center=false": ("center", False),
+    }
+    keys = set()
+    for setting, (name, value) in options.items():
+        run = Run(Experiment.read(None, [*base, setting]), tmp_path, lambda *_: None)
+        assert getattr(run.problem, name) == value, setting
+        keys.add((run._key(*PROBLEM), run._key(*SIMULATED)))
+    for setting in ("learning.noise=0.0", "student.outputs=1", "student.outputs=3"):
+        run = Run(Experiment.read(None, [*base, setting]), tmp_path, lambda *_: None)
+        keys.add((run._key(*PROBLEM), run._key(*SIMULATED)))
+    assert run.problem.student.readout.shape == run.problem.teacher.readout.shape == (2, 3)
+    assert len(keys) == len(options) + 3
+
+
+def test_warnings_of_a_curve_are_lines_of_their_own(experiment, tmp_path):
+    assert call("compare", experiment, "--out", "run").returncode == 0
+    path = tmp_path / "run" / "theory.nc"
+    curve = ge.Curve.load(path)
+    provenance = json.dumps(curve.provenance | {"warnings": ["N is small"]})
+    ge.Curve(curve.data.assign_attrs(provenance=provenance)).save(path)
+    for command in ("predict", "compare"):
+        done = call(command, experiment, "--out", "run")
+        assert done.returncode == 0
+        assert done.stderr.splitlines() == ["warning: N is small"]
+    assert "Warning: N is small" in (tmp_path / "run" / "index.html").read_text()
+
+
 WRONG = {
     "unknown generator": (["demo", "--generator", "dcgam"], "unknown generator 'dcgam'"),
     "missing file": (["demo", "none.toml"], "there is no experiment file none.toml"),
@@ -145,6 +239,28 @@ WRONG = {
     "truth as number": (["predict", "--set", "learning.lr=true"], "learning.lr = True"),
     "huge rate": (["predict", "--set", "learning.lr=1e300"], "learning.lr = 1e+300"),
     "no memory behind it": (["estimate", "--set", "simulation.device=meta"], "device 'meta' is not there"),
+    "empty list": (["predict", "--set", "learning.lr=[]"], "learning.lr = []: an empty list; expected one value"),
+    "value twice": (
+        ["predict", "--set", "learning.noise=[0.1, 0.2, 0.1]"],
+        "learning.noise = [0.1, 0.2, 0.1]: the list has a value twice",
+    ),
+    "text in a list": (["predict", "--set", "learning.lr=[0.1, 'fast']"], "learning.lr.1 = 'fast': input should be"),
+    "list in a list": (["predict", "--set", "learning.lr=[0.1, [0.2]]"], "learning.lr.1 = [0.2]: input should be"),
+    "half a unit": (["predict", "--set", "student.units=[2, 2.5]"], "student.units.1 = 2.5: input should be"),
+    "list of teachers": (["predict", "--set", "teacher.units=[1, 2]"], "teacher.units = [1, 2]: input should be"),
+    "unknown schedule": (
+        ["predict", "--set", "learning.lr={kind='stp'}"],
+        "learning.lr = {'kind': 'stp'}: expected a kind of schedule, one of step, power, exponential",
+    ),
+    "no kind": (["predict", "--set", "learning.lr={start=1.0}"], "expected a kind of schedule, one of step, power"),
+    "schedule that does not fit": (
+        ["predict", "--set", "learning.lr={kind='step', values=[0.1], at=[1]}"],
+        "a step schedule has 1 values and 1 times; expected one value more than times",
+    ),
+    "unknown key of a schedule": (
+        ["predict", "--set", "learning.lr={kind='power', start=0.1, exponent=1, end=3}"],
+        "learning.lr.end is not a setting; expected one of kind, start, exponent, scale",
+    ),
     "times": (
         ["predict", "--generator", "single-layer", "--set", "times.end=0.01"],
         "expected 0 < start < end",
@@ -259,8 +375,17 @@ def test_an_interrupt_ends_with_130_and_the_finished_stages_stay(experiment, tmp
 
 def test_an_experiment_survives_its_file():
     experiment = Experiment.read(
-        None, ["generator.name=deep-random", "generator.widths=[5, 6]", "student.readout=gaussian"]
+        None,
+        [
+            "generator.name=deep-random",
+            "generator.widths=[5, 6]",
+            "student.readout=gaussian",
+            "learning.lr={kind='step', values=[0.5, 0.1], at=[10.0]}",
+            "learning.noise=[0.1, 0.2]",
+        ],
     )
     again = Experiment.model_validate(experiment.model_dump(exclude_none=True))
     assert again == experiment
     assert again.generator.widths == (5, 6)
+    assert again.axes == {"noise": (0.1, 0.2)}
+    assert Experiment.model_validate(tomllib.loads(tomli_w.dumps(experiment.model_dump(exclude_none=True)))) == again

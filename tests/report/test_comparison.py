@@ -1,7 +1,6 @@
 """The comparison: z-scores, the bound that chance explains, the sentence, the figures and the page."""
 
 import json
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -22,22 +21,8 @@ def theory():
     return ge.predict(cases.problem(), times=TIMES)
 
 
-def pretend(theory, rng, seeds=10, shift=0.0, correlated=0.0, spread=0.02):
-    """A simulation whose seeds scatter around the theory, times (1 + shift), with errors correlated over times."""
-    n = len(theory.times)
-    noise = np.sqrt(1 - correlated) * rng.standard_normal((n, seeds)) + np.sqrt(correlated) * rng.standard_normal(seeds)
-    errors = theory.test_error[:, None] * (1 + shift + spread * noise)
-    variables = {"test_errors": errors, "test_error": errors.mean(axis=1), "T": theory.data["T"].values}
-    variables["test_error_se"] = errors.std(axis=1, ddof=min(1, seeds - 1)) / np.sqrt(seeds)
-    for name in "QRv":
-        variables[name] = theory.data[name].values
-        variables[f"{name}_se"] = 0 * theory.data[name].values + 0.01
-    inputs = {"kind": "simulation", "inputs": "</script><b>pretended</b>"}
-    return Curve.from_arrays(theory.times, variables, (ge.Status.OK,) * n, inputs)
-
-
 def test_z_is_the_difference_in_standard_errors(theory):
-    practice = pretend(theory, np.random.default_rng(0))
+    practice = cases.pretend(theory, np.random.default_rng(0))
     comparison = report.compare(theory, practice)
     errors = practice.data["test_errors"].values
     expected = (errors.mean(axis=1) - theory.test_error) / (errors.std(axis=1, ddof=1) / np.sqrt(10))
@@ -51,7 +36,7 @@ def test_z_is_the_difference_in_standard_errors(theory):
 def test_a_true_theory_is_said_to_depart_no_more_often_than_the_level(theory, correlated, seeds):
     rng = np.random.default_rng(seeds)
     wrong = sum(
-        not report.compare(theory, pretend(theory, rng, seeds, correlated=correlated)).agrees for _ in range(600)
+        not report.compare(theory, cases.pretend(theory, rng, seeds, correlated=correlated)).agrees for _ in range(600)
     )
     assert wrong <= 600 * LEVEL + 3 * np.sqrt(600 * LEVEL)
 
@@ -60,7 +45,7 @@ def test_a_true_theory_is_said_to_depart_no_more_often_than_the_level(theory, co
 def test_a_departure_of_three_standard_errors_everywhere_is_found_by_the_stretches(theory, shift, words):
     """Each point alone is within the bound; together they are not."""
     rng = np.random.default_rng(1)
-    found = [report.compare(theory, pretend(theory, rng, shift=shift)) for _ in range(40)]
+    found = [report.compare(theory, cases.pretend(theory, rng, shift=shift)) for _ in range(40)]
     assert sum(not c.agrees for c in found) > 36
     assert words in found[0].sentence
     assert "depart from each other" in found[0].sentence
@@ -68,7 +53,7 @@ def test_a_departure_of_three_standard_errors_everywhere_is_found_by_the_stretch
 
 @pytest.mark.parametrize("which", ["theory", "practice"])
 def test_a_curve_that_ends_does_not_agree(theory, which):
-    practice = pretend(theory, np.random.default_rng(0))
+    practice = cases.pretend(theory, np.random.default_rng(0))
     cut = {"theory": theory, "practice": practice}[which].data.copy(deep=True)
     cut["test_error"][9:] = np.nan
     comparison = report.compare(*((Curve(cut), practice) if which == "theory" else (theory, Curve(cut))))
@@ -78,14 +63,14 @@ def test_a_curve_that_ends_does_not_agree(theory, which):
 
 
 def test_the_largest_departure_is_the_largest_relative_difference(theory):
-    practice = pretend(theory, np.random.default_rng(0))
+    practice = cases.pretend(theory, np.random.default_rng(0))
     index, size = report.compare(theory, practice).largest_departure
     relative = np.abs(practice.test_error - theory.test_error) / theory.test_error
     assert (index, size) == (np.argmax(relative), pytest.approx(relative.max()))
 
 
 def test_a_wrong_overlap_is_named(theory):
-    practice = pretend(theory, np.random.default_rng(0))
+    practice = cases.pretend(theory, np.random.default_rng(0))
     data = practice.data.copy(deep=True)
     data["R"][4, 1, 0] += 0.7
     sentence = report.compare(theory, Curve(data)).overlaps_sentence
@@ -93,17 +78,17 @@ def test_a_wrong_overlap_is_named(theory):
 
 
 def test_wrong_comparisons_are_refused_in_a_sentence(theory):
-    practice = pretend(theory, np.random.default_rng(0))
+    practice = cases.pretend(theory, np.random.default_rng(0))
     with pytest.raises(InputError, match="other times"):
         report.compare(ge.predict(cases.problem(), times=[0, 1]), practice)
     with pytest.raises(InputError, match="no standard errors; simulate at least two seeds"):
         report.compare(theory, theory)
     with pytest.raises(InputError, match="no standard errors"):
-        report.compare(theory, pretend(theory, np.random.default_rng(0), seeds=1))
+        report.compare(theory, cases.pretend(theory, np.random.default_rng(0), seeds=1))
 
 
 def test_the_comparison_is_saved_as_strict_json(theory, tmp_path):
-    comparison = report.compare(theory, pretend(theory, np.random.default_rng(0)))
+    comparison = report.compare(theory, cases.pretend(theory, np.random.default_rng(0)))
     comparison.save(tmp_path / "comparison.json")
     read = json.loads((tmp_path / "comparison.json").read_text(), parse_constant=pytest.fail)
     assert read["sentence"] == comparison.sentence == str(comparison)
@@ -114,7 +99,7 @@ def test_the_comparison_is_saved_as_strict_json(theory, tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
 def test_figures_are_written_in_every_format(theory, tmp_path, suffix):
     path = tmp_path / f"curve{suffix}"
-    comparison = report.compare(theory, pretend(theory, np.random.default_rng(0)))
+    comparison = report.compare(theory, cases.pretend(theory, np.random.default_rng(0)))
     comparison.plot(path, twin=comparison)
     assert path.stat().st_size > 10_000
     with pytest.raises(InputError, match=r"cannot be saved as 'curve.jpg'; expected the suffix .png, .pdf, .svg"):
@@ -122,7 +107,7 @@ def test_figures_are_written_in_every_format(theory, tmp_path, suffix):
 
 
 def test_the_figure_shows_the_numbers(theory):
-    practice = pretend(theory, np.random.default_rng(0))
+    practice = cases.pretend(theory, np.random.default_rng(0))
     figure = figures.learning_curve(report.compare(theory, practice))
     errors = figure.axes[0]
     np.testing.assert_array_equal(errors.lines[0].get_ydata(), theory.test_error)
@@ -138,35 +123,12 @@ def test_a_spectrum_and_a_theory_can_be_drawn(theory, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-class Balanced(HTMLParser):
-    """Every opened element is closed in order, and nothing is loaded from elsewhere."""
-
-    VOID = {"meta", "br", "link", "img", "path", "use", "rect", "input"}
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.seen = [], []
-
-    def handle_starttag(self, tag, attributes):
-        self.seen.append(tag)
-        assert tag not in ("script", "link")
-        for key, value in attributes:
-            if key in ("src", "href"):
-                assert value.startswith(("#", "data:")), value
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-
 def test_the_page_is_whole_self_contained_and_escapes_every_string(theory, tmp_path):
-    comparison = report.compare(theory, pretend(theory, np.random.default_rng(0)))
+    comparison = report.compare(theory, cases.pretend(theory, np.random.default_rng(0)))
     pictures = {"curve": (figures.svg(figures.learning_curve(comparison)), "a <caption>")}
     page.write(tmp_path / "index.html", comparison, pictures, {"name": "</pre><script>alert(1)</script>"}, comparison)
     text = (tmp_path / "index.html").read_text()
-    parser = Balanced()
+    parser = cases.Balanced()
     parser.feed(text)
     assert parser.open == []
     assert parser.seen.count("tr") == len(TIMES) + 1

@@ -44,7 +44,7 @@ def test_drawn_inputs_are_labelled_alike(K, M, outputs, center):
     latents, inputs = model.sample(200_000, rng)
     if center:
         latents, inputs = latents - model.mean_c, inputs - model.mean_x
-    labels = [y > 0 if outputs is None else y.argmax(axis=1) for y in (student(inputs), teacher(latents))]
+    labels = [np.sign(y) if outputs is None else y.argmax(axis=1) for y in (student(inputs), teacher(latents))]
     drawn = np.mean(labels[0] != labels[1])
     error = np.hypot(np.sqrt(drawn * (1 - drawn) / 200_000), curve.data["classification_error_se"].values[0])
     assert 0.1 < drawn < 0.9
@@ -95,3 +95,9 @@ def test_wrong_calls_are_refused_in_a_sentence():
         ge.classification_error(curve, problem, samples=16)
     with pytest.raises(InputError, match="no means of the fields"):
         ge.classification_error(curve, cases.problem(K=2, M=1, center=False))
+    simulated = ge.Curve(curve.data.assign_attrs(provenance='{"kind": "simulation"}'))
+    with pytest.raises(InputError, match="measured its classification error"):
+        ge.classification_error(simulated, problem)
+    sweep = ge.Sweep(problem, lr=[0.1, 0.2])
+    with pytest.raises(InputError, match="is for one problem"):
+        ge.predict(sweep, times=[0, 1], classification=True)

@@ -100,18 +100,33 @@ def torch_activation(activation: str | Callable[[Tensor], Tensor]) -> Callable[[
 
 def activation(function: Callable[[Tensor], Tensor]) -> Activation:
     """A torch function that acts entry by entry as an `Activation` of the theory; its derivative is that of autograd."""
+    wrapped = OnArrays(function)
+    return Custom(wrapped, wrapped.derivative)
 
-    def value(z: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+
+@dataclass(frozen=True)
+class OnArrays:
+    """A torch function on NumPy arrays. Its attribute `torch` is the function itself, which simulations use."""
+
+    torch: Callable[[Tensor], Tensor]
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.torch, "__name__", "torch function")
+
+    def __call__(self, z: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """g(z), entry by entry."""
         with torch.no_grad():
-            return np.asarray(function(torch.from_numpy(np.array(z, dtype=float))).numpy())
+            return np.asarray(self.torch(torch.from_numpy(np.array(z, dtype=float))).numpy())
 
-    def slope(z: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def derivative(self, z: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """g'(z), entry by entry, by autograd; 0 where the function has none, such as a step."""
         fields = torch.from_numpy(np.array(z, dtype=float)).requires_grad_()
-        (gradient,) = torch.autograd.grad(function(fields).sum(), fields)
+        total = self.torch(fields).sum()
+        if not total.requires_grad:
+            return np.zeros(fields.shape)
+        (gradient,) = torch.autograd.grad(total, fields)
         return np.asarray(gradient.numpy())
-
-    value.__name__ = getattr(function, "__name__", "torch function")
-    return Custom(value, slope)
 
 
 # --- convolutional generators -------------------------------------------------------------------------------

@@ -477,7 +477,10 @@ class Polynomial(Activation):
 
 @final
 class Custom(Activation):
-    """Any function that acts entry by entry on arrays, by quadrature; its slope comes from Stein's lemma."""
+    """Any function that acts entry by entry on arrays, by quadrature; its slope comes from Stein's lemma.
+
+    A function object may carry its form on tensors as its attribute `torch`, which simulations then use on their device.
+    """
 
     def __init__(self, function: Callable[[Array], Array], derivative: Callable[[Array], Array] | None = None) -> None:
         self.function = function

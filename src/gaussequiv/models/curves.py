@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-AXES = {"Q": ("unit", "unit_"), "R": ("unit", "teacher"), "T": ("teacher", "teacher_"), "v": ("unit",)}
+AXES = {
+    "Q": ("unit", "unit_"),
+    "R": ("unit", "teacher"),
+    "T": ("teacher", "teacher_"),
+    "v": ("unit", "output"),
+    "means": ("unit",),
+}
 _STATUSES = tuple(Status)
+FORMAT, GRID = "gaussequiv-curve", "gaussequiv-curves"  # one curve, and those of a sweep
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +33,8 @@ class Curve:
     """A learning curve against time t = steps / N.
 
     `data` is an `xarray.Dataset` with the coordinate `time` and the variables `test_error`, `Q`, `R`, `T`, `v` and `status`;
-    a simulation adds `*_se`, the standard errors over its seeds, and `test_errors` with the axis `seed`.
+    a simulation adds `classification_error`, `*_se`, the standard errors over its seeds, and `test_errors` with the axis
+    `seed`. Where inputs are not centred there are `means`, those of the student's fields.
     """
 
     data: "xr.Dataset"
@@ -38,7 +46,7 @@ class Curve:
         """A curve from arrays whose first axis is time (T: none; variables that end in `s`: time, seed)."""
         import xarray as xr
 
-        entries = {name: (_axes(name), array) for name, array in variables.items()}
+        entries = {name: (_axes(name)[: np.ndim(array)], array) for name, array in variables.items()}
         entries["status"] = (("time",), np.array([str(s) for s in status]))
         data = xr.Dataset(
             entries, coords={"time": times}, attrs={"provenance": json.dumps(dict(provenance), sort_keys=True)}
@@ -67,6 +75,11 @@ class Curve:
         return found
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to keep in mind about these numbers, in sentences; empty where there is nothing."""
+        return tuple(self.provenance.get("warnings", ()))
+
+    @property
     def message(self) -> str:
         """One sentence: all points are good, or the first one that is not and what to do."""
         for t, status in zip(self.times, self.status, strict=True):
@@ -90,44 +103,65 @@ class Curve:
 
     def save(self, path: str | Path) -> None:
         """Save as netCDF 4 with a checksum in every block, atomically."""
-        codes = [_STATUSES.index(s) for s in self.status]
-        data = self.data.assign(status=("time", np.array(codes, dtype=np.int8), {"meanings": " ".join(_STATUSES)}))
-        data.attrs |= {"format": "gaussequiv-curve", "schema": SCHEMA}
-        encoding = {
-            str(name): {"fletcher32": True, "chunksizes": data[name].shape}
-            for name in data.variables
-            if data[name].ndim
-        }
-        atomic_write(Path(path), lambda temporary: data.to_netcdf(temporary, engine="h5netcdf", encoding=encoding))
+        save_dataset(path, self.data, FORMAT)
 
     @classmethod
     def load(cls, path: str | Path) -> "Curve":
         """Load what `save` saved; refuses missing, foreign, damaged and newer files in one sentence."""
-        import xarray as xr
-
-        if not Path(path).is_file():
-            raise InputError(f"there is no file {path}; expected a curve saved by gaussequiv")
-        try:
-            with xr.open_dataset(path, engine="h5netcdf", decode_times=False) as file:
-                data = file.load()
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise InputError(
-                f"{path} is not a complete netCDF file ({str(error).splitlines()[0]}); make it again"
-            ) from error
-        if data.attrs.get("format") != "gaussequiv-curve":
-            raise InputError(f"{path} is not a curve saved by gaussequiv")
-        if data.attrs.get("schema") != SCHEMA:
-            raise InputError(f"{path} has schema {data.attrs.get('schema')}; this version of gaussequiv reads {SCHEMA}")
-        words = np.array([str(_STATUSES[int(code)]) for code in data["status"].values])
-        return cls(data.assign(status=("time", words)))
+        return cls(load_dataset(path, FORMAT))
 
     def __repr__(self) -> str:
-        kind = self.provenance.get("kind", "curve")
-        return f"Curve({kind}, {len(self.times)} times to t = {self.times[-1]:g}, {self.message})"
+        kind, notes = self.provenance.get("kind", "curve"), "".join(f"; warning: {w}" for w in self.warnings)
+        return f"Curve({kind}, {len(self.times)} times to t = {self.times[-1]:g}, {self.message}{notes})"
+
+
+def save_dataset(path: str | Path, data: "xr.Dataset", kind: str) -> None:
+    """Save a dataset with a variable `status` as netCDF 4 with a checksum in every block, atomically."""
+    status = data["status"]
+    codes = np.vectorize(_STATUSES.index, otypes=[np.int8])(status.values)
+    data = data.assign(status=(status.dims, codes, {"meanings": " ".join(_STATUSES)}))
+    data.attrs |= {"format": kind, "schema": SCHEMA}
+    encoding = {
+        str(name): {"fletcher32": True, "chunksizes": data[name].shape} for name in data.variables if data[name].ndim
+    }
+    atomic_write(Path(path), lambda temporary: data.to_netcdf(temporary, engine="h5netcdf", encoding=encoding))
+
+
+def load_dataset(path: str | Path, *kinds: str) -> "xr.Dataset":
+    """Load what `save_dataset` saved as one of `kinds`; its attribute `format` says which.
+
+    Raises:
+        InputError: a file that is missing, foreign, damaged, of another kind, or of another schema.
+
+    """
+    import xarray as xr
+
+    if not Path(path).is_file():
+        raise InputError(f"there is no file {path}; expected a curve saved by gaussequiv")
+    try:
+        with xr.open_dataset(path, engine="h5netcdf", decode_times=False) as file:
+            data = file.load()
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(
+            f"{path} is not a complete netCDF file ({str(error).splitlines()[0]}); make it again"
+        ) from error
+    found = data.attrs.get("format")
+    if found not in (FORMAT, GRID):
+        raise InputError(f"{path} is not a curve saved by gaussequiv")
+    if found not in kinds:
+        holds = {FORMAT: "one curve; load it with Curve.load", GRID: "the curves of a sweep; load it with Curves.load"}
+        raise InputError(f"{path} holds {holds[found]}")
+    if data.attrs.get("schema") != SCHEMA:
+        raise InputError(f"{path} has schema {data.attrs.get('schema')}; this version of gaussequiv reads {SCHEMA}")
+    words = np.vectorize(lambda code: str(_STATUSES[int(code)]), otypes=["U16"])(data["status"].values)
+    return data.assign(status=(data["status"].dims, words))
 
 
 def _axes(name: str) -> tuple[str, ...]:
-    """Axes of a variable by its name: `T` has no time, `..._se`, `..._sd` those of their quantity, `test_errors` one a seed."""
+    """Axes of a variable by its name: `T` has no time, `..._se`, `..._sd` those of their quantity, `test_errors` one a seed.
+
+    The axis `output` of a readout is there only if the readout is a matrix.
+    """
     if name == "T":
         return AXES["T"]
     if name == "test_errors":

@@ -123,13 +123,16 @@ class GaussianModel:
     def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
         """Draw `n` latents (n, D) and inputs (n, N) of the Gaussian law: the generator's Gaussian twin."""
         n, rng = integer("n", n), as_rng(rng)
-        latents = rng.standard_normal((n, self.latent_dim)) @ self._factors[0]
-        inputs = latents @ self._factors[1] + rng.standard_normal((n, self.input_dim)) @ self._factors[2]
+        latents = rng.standard_normal((n, self.latent_dim)) @ self.factors[0]
+        inputs = latents @ self.factors[1] + rng.standard_normal((n, self.input_dim)) @ self.factors[2]
         return latents + self.mean_c, inputs + self.mean_x
 
     @cached_property
-    def _factors(self) -> tuple[Array, Array, Array]:
-        """Roots of Psi and of the residual covariance, and the regression of x on c, all to be multiplied from the right."""
+    def factors(self) -> tuple[Array, Array, Array]:
+        r"""P, A and B with which $c = z_1 P$ and $x = c A + z_2 B$ for rows z of standard normal numbers, without the means.
+
+        P, (D, D), is the root of Psi; A, (D, N), the regression of x on c; B, (N, N), the root of the residual covariance.
+        """
         regression = np.linalg.pinv(self.Psi, hermitian=True) @ self.Phi.T
         residual = self.Omega - self.Phi @ regression
         return _root(self.Psi), regression, _root((residual + residual.T) / 2)

@@ -172,8 +172,9 @@ class OnlineSGD:
         r"""$Q = W \Omega W^T / N$, $R = W E[x \nu^T] / \sqrt N$, T and means, for weights (..., K, N), readouts (..., K)."""
         N = self.model.input_dim
         transposed = np.swapaxes(weights, -1, -2)
+        correlated = product(self.model.Omega, weights.reshape(-1, N).T).T  # one product: Omega is read once
         return OrderParameters(
-            Q=weights @ product(self.model.Omega, transposed) / N,
+            Q=correlated.reshape(weights.shape) @ transposed / N,
             R=weights @ self.covariance_with_teacher / np.sqrt(N),
             T=self.teacher_overlap,
             v=readout,

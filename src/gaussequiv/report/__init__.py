@@ -3,15 +3,47 @@
 This module stays empty of imports: `gaussequiv --help` passes through it.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 if TYPE_CHECKING:
     from gaussequiv.models.curves import Curve
+    from gaussequiv.models.sweeps import Curves
     from gaussequiv.report.comparison import Comparison
+    from gaussequiv.report.grids import GridComparison
 
 
-def compare(theory: "Curve", practice: "Curve") -> "Comparison":
-    """Theory beside simulation, with a z-score at every time. See `comparison.Comparison`."""
+@overload
+def compare(theory: "Curve", practice: "Curve") -> "Comparison": ...
+
+
+@overload
+def compare(theory: "Curves", practice: "Curves") -> "GridComparison": ...
+
+
+@overload
+def compare(theory: "Curve | Curves", practice: "Curve | Curves") -> "Comparison | GridComparison": ...
+
+
+def compare(theory: "Curve | Curves", practice: "Curve | Curves") -> "Comparison | GridComparison":
+    """Theory beside simulation, with a z-score at every time: two curves, or the curves of two sweeps, point by point.
+
+    See `comparison.Comparison` and `grids.GridComparison`.
+
+    Raises:
+        InputError: curves that cannot be compared.
+
+    """
+    from gaussequiv.errors import InputError
+    from gaussequiv.models.curves import Curve
+    from gaussequiv.models.sweeps import Curves
     from gaussequiv.report.comparison import Comparison
+    from gaussequiv.report.grids import GridComparison
 
-    return Comparison.of(theory, practice)
+    match theory, practice:
+        case Curve(), Curve():
+            return Comparison.of(theory, practice)
+        case Curves(), Curves():
+            return GridComparison.of(theory, practice)
+        case _:
+            kinds = f"{type(theory).__name__} and a {type(practice).__name__}"
+            raise InputError(f"a {kinds} cannot be compared; expected two of Curve, or two of Curves")

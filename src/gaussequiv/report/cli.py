@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from gaussequiv.models.curves import Curve
+    from gaussequiv.models.sweeps import Curves
     from gaussequiv.report.experiments import Run
 
 app = typer.Typer(
@@ -60,13 +62,13 @@ def estimate(file: File = None, generator: Name = None, settings: Settings = Non
 def predict(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
     """Predict the learning curve from the Gaussian model."""
     with _run("predict", file, generator, settings, out) as run:
+        from gaussequiv.models.curves import Curve
         from gaussequiv.report import figures
 
         theory = run.theory
-        figures.save(figures.theory_curve(theory), run.folder / "theory.png")
-        _table(
-            ("t", "theory"), [(f"{t:.4g}", f"{e:.6g}") for t, e in zip(theory.times, theory.test_error, strict=True)]
-        )
+        figure = figures.theory_curve(theory) if isinstance(theory, Curve) else figures.sweep(theory)
+        figures.save(figure, run.folder / "theory.png")
+        _show_curves(theory, "theory", ("test_error",))
         _say(theory.message)
         _say(f"written: {run.folder / 'theory.nc'}, {run.folder / 'theory.png'}")
 
@@ -75,12 +77,17 @@ def predict(file: File = None, generator: Name = None, settings: Settings = None
 def simulate(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
     """Train the network for real by one-pass SGD."""
     with _run("simulate", file, generator, settings, out) as run:
-        practice = run.practice
-        rows = zip(practice.times, practice.test_error, practice.data["test_error_se"].values, strict=True)
-        _table(("t", "simulation", "standard error"), [(f"{t:.4g}", f"{e:.6g}", f"{s:.2g}") for t, e, s in rows])
+        from gaussequiv.models.curves import Curve
+        from gaussequiv.report import figures
+
+        practice, written = run.practice, [run.folder / "simulation.nc"]
+        if not isinstance(practice, Curve):
+            written.append(run.folder / "simulation.png")
+            figures.save(figures.sweep(None, practice), written[-1])
+        _show_curves(practice, "simulation", ("test_error", "test_error_se"))
         if (practice.status != "ok").any():
             _say(practice.message)
-        _say(f"written: {run.folder / 'simulation.nc'}")
+        _say("written: " + ", ".join(map(str, written)))
 
 
 @app.command()
@@ -208,23 +215,46 @@ def _run(
 
 
 def _show_comparison(run: "Run") -> None:
+    from gaussequiv.report.grids import GridComparison, table
+
     comparison, twin = run.comparisons
-    head = ["t", "theory", "simulation", "standard error", "z", *(["twin", "standard error", "z"] if twin else [])]
-    rows = []
-    for i, t in enumerate(comparison.times):
-        row = [f"{t:.4g}", f"{comparison.theory.test_error[i]:.5g}"]
-        for one in (comparison, twin):
-            if one is not None:
-                row += [f"{one.practice.test_error[i]:.5g}", f"{one.standard_error[i]:.2g}", f"{one.z[i]:+.2f}"]
-        rows.append(row)
     paths = run.draw()
-    _table(head, rows)
-    _say(f"{comparison.sentence} {comparison.overlaps_sentence}")
+    if isinstance(comparison, GridComparison):
+        _say(f"test errors at t = {comparison.theory.times[-1]:g}:")
+    _table(*table(comparison, twin))
+    _say(comparison.summary)
     if twin is not None:
-        _say(f"On the Gaussian twin: {twin.sentence} {twin.overlaps_sentence}")
+        _say(f"On the Gaussian twin: {twin.summary}")
     if (comparison.theory.status != "ok").any():
         _say(comparison.theory.message)
+    for curve in (comparison.theory, comparison.practice, *([twin.practice] if twin is not None else [])):
+        _warn(curve)
     _say("written: " + ", ".join(str(path) for path in paths))
+
+
+def _show_curves(curves: "Curve | Curves", name: str, columns: Sequence[str]) -> None:
+    """A table of a curve, or of the last points of the curves of a sweep, and the warnings."""
+    from gaussequiv.models.curves import Curve
+
+    titles = (name, "standard error")[: len(columns)]
+    values = [curves.data[column].values for column in columns]
+    if isinstance(curves, Curve):
+        head, labels = ["t"], [[f"{t:.4g}"] for t in curves.times]
+    else:
+        _say(f"test errors at t = {curves.times[-1]:g}:")
+        head, labels = list(curves.axes), [[f"{value:g}" for value in point.values()] for point in curves.points]
+        values = [column[..., -1].ravel() for column in values]
+    rows = [
+        [*words, *(f"{x:{form}}" for x, form in zip(row, (".6g", ".2g"), strict=False))]
+        for words, *row in zip(labels, *values, strict=True)
+    ]
+    _table((*head, *titles), rows)
+    _warn(curves)
+
+
+def _warn(curves: "Curve | Curves") -> None:
+    for warning in curves.warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -27,15 +27,17 @@ class Comparison:
     $z = (\text{simulation} - \text{theory}) / \text{standard error over seeds}$. With S seeds z follows Student's law with
     S - 1 degrees of freedom. Small departures of one sign add up: the mean relative departure over each quarter of the
     points is tested too, seed by seed, which is valid however the errors of neighbouring times are correlated. The bound
-    on all n + 4 scores together is Student's quantile at 1 - 0.01 / (2 (n + 4)).
+    on all n + 4 scores together is Student's quantile at 1 - level / (2 (n + 4)), with level 0.01 unless several
+    comparisons share it.
     """
 
     theory: Curve
     practice: Curve
+    level: float = LEVEL
 
     @classmethod
-    def of(cls, theory: Curve, practice: Curve) -> "Comparison":
-        """Compare two curves.
+    def of(cls, theory: Curve, practice: Curve, level: float = LEVEL) -> "Comparison":
+        """Compare two curves, at `level`: the chance that a correct theory is said to depart.
 
         Raises:
             InputError: other times, no common finite point, or a simulation of one seed (which has no standard error).
@@ -47,7 +49,7 @@ class Comparison:
             raise InputError("the curves have other times; predict and simulate at the same ones")
         if "test_error_se" not in practice.data or practice.data.sizes.get("seed", 0) < 2:
             raise InputError("the second curve has no standard errors; simulate at least two seeds")
-        comparison = cls(theory, practice)
+        comparison = cls(theory, practice, level)
         if not np.isfinite(comparison.z).any():
             raise InputError("the curves have no finite point in common")
         return comparison
@@ -97,10 +99,10 @@ class Comparison:
 
     @property
     def bound(self) -> float:
-        """The largest |z| of a point or a stretch that chance explains over the whole curve, at level 0.01."""
+        """The largest |z| of a point or a stretch that chance explains over the whole curve, at the level."""
         seeds = self.practice.data.sizes["seed"]
         scores = np.isfinite(self.z).sum() + STRETCHES
-        return float(scipy.stats.t.ppf(1 - LEVEL / (2 * scores), seeds - 1))
+        return float(scipy.stats.t.ppf(1 - self.level / (2 * scores), seeds - 1))
 
     @property
     def resolution(self) -> float:
@@ -172,6 +174,38 @@ class Comparison:
             f"{self.bound:.1f}, so {seeds} seeds resolve departures of {self.resolution:.1%} at a point); "
             f"the largest relative difference is {relative:.1%}, at t = {self.times[j]:.3g}.{steady}"
         )
+
+    @property
+    def summary(self) -> str:
+        """Both sentences: test errors and overlaps."""
+        return f"{self.sentence} {self.overlaps_sentence}"
+
+    @property
+    def subject(self) -> str:
+        """What the network was trained on."""
+        return str(self.practice.provenance.get("inputs", "samples"))
+
+    @property
+    def caption(self) -> str:
+        """What the panels of its figure are."""
+        return (
+            "Left: test error, and z below; the dotted lines are the largest |z| that chance explains. Right: overlaps Q "
+            "(solid), R (dashed), and the readout v."
+        )
+
+    @property
+    def head(self) -> list[str]:
+        """Titles of the columns of `rows`."""
+        return ["t", "theory", "simulation", "standard error", "z"]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """One row a time, as text."""
+        columns = (self.times, self.theory.test_error, self.practice.test_error, self.standard_error, self.z)
+        return [
+            [f"{t:.4g}", f"{theory:.5g}", f"{practice:.5g}", f"{error:.2g}", f"{z:+.2f}"]
+            for t, theory, practice, error, z in zip(*columns, strict=True)
+        ]
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a time: time, theory, simulation, standard_error, z."""

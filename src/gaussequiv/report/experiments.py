@@ -8,23 +8,37 @@ import hashlib
 import json
 import platform
 import tomllib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from gaussequiv import __version__
-from gaussequiv.errors import InputError
+from gaussequiv.errors import FiniteSizeWarning, InputError
+from gaussequiv.models import schedules
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
-from gaussequiv.models.problems import Inputs, OnlineSGD, log_times
+from gaussequiv.models.problems import Inputs, OnlineSGD, Schedule, log_times
 from gaussequiv.models.storage import atomic_write_text
+from gaussequiv.models.sweeps import OPTIONS, STUDENTS, Curves, Sweep, load
+from gaussequiv.report import compare
 from gaussequiv.report.comparison import Comparison
+from gaussequiv.report.grids import GridComparison
 from gaussequiv.theory import predict
 
 if TYPE_CHECKING:
@@ -68,26 +82,114 @@ class EstimateSection(_Section):
     closed_form: bool | None = None
 
 
-class NetworkSection(_Section):
+class StepSection(_Section):
+    """A learning rate that jumps: `schedules.Step`."""
+
+    kind: Literal["step"]
+    values: tuple[float, ...] = Field(strict=False)
+    at: tuple[float, ...] = Field(strict=False)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The function of t."""
+        return schedules.Step(self.values, self.at)
+
+
+class PowerSection(_Section):
+    """A learning rate that decays as a power of t: `schedules.Power`."""
+
+    kind: Literal["power"]
+    start: float
+    exponent: float
+    scale: float = 1.0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The function of t."""
+        return schedules.Power(self.start, self.exponent, self.scale)
+
+
+class ExponentialSection(_Section):
+    """A learning rate that decays exponentially: `schedules.Exponential`."""
+
+    kind: Literal["exponential"]
+    start: float
+    rate: float
+
+    @property
+    def schedule(self) -> Schedule:
+        """The function of t."""
+        return schedules.Exponential(self.start, self.rate)
+
+
+SCHEDULES: dict[str, type[_Section]] = {"step": StepSection, "power": PowerSection, "exponential": ExponentialSection}
+SHAPES = ("number", "axis", "schedule")  # what a value may be: one number, a list that is an axis of a sweep, a table
+
+
+def _shape(value: object) -> str:
+    return "axis" if isinstance(value, list | tuple) else "schedule" if isinstance(value, dict | _Section) else "number"
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("an empty list; expected one value, or a list of values that a sweep goes through")
+    if len(set(values)) < len(values):
+        raise ValueError("the list has a value twice; expected different values")
+    return values
+
+
+def _possible(section: Any) -> Any:
+    _ = section.schedule  # raises where its numbers do not fit together
+    return section
+
+
+T = TypeVar("T")
+Axis = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(_distinct), Tag("axis")]
+Decay = Annotated[
+    Annotated[StepSection | PowerSection | ExponentialSection, Field(discriminator="kind")],
+    AfterValidator(_possible),
+    Tag("schedule"),
+]
+Values = Annotated[Annotated[T, Tag("number")] | Axis[T], Discriminator(_shape)]
+Rates = Annotated[Annotated[T, Tag("number")] | Axis[T] | Decay, Discriminator(_shape)]
+Positive = Annotated[float, Field(gt=0, le=1e4)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class TeacherSection(_Section):
     """A two-layer network with random weights N(0, scale^2)."""
 
-    units: int = Field(default=2, ge=1)
+    units: Count = 2
     activation: str = "erf"
     readout: Literal["ones", "gaussian"] = "ones"
     scale: float = Field(default=1.0, gt=0)
-    seed: int = Field(default=1, ge=0)
+    seed: Seed = 1
+
+
+class StudentSection(_Section):
+    """The same for the student; lists of units or seeds are axes of a sweep. `outputs` is that of the teacher, too."""
+
+    units: Values[Count] = 2
+    activation: str = "erf"
+    readout: Literal["ones", "gaussian"] = "gaussian"
+    scale: float = Field(default=1.0, gt=0)
+    seed: Values[Seed] = 2
+    outputs: Count | None = None
 
 
 class LearningSection(_Section):
-    """One-pass SGD."""
+    """One-pass SGD; lists are axes of a sweep, tables are schedules."""
 
-    lr: float = Field(default=0.2, gt=0, le=1e4)
-    lr_readout: float | None = Field(default=None, ge=0)
-    noise: float = Field(default=0.0, ge=0)
-    batch_size: int = Field(default=1, ge=1)
-    weight_decay: float = Field(default=0.0, ge=0)
+    lr: Rates[Positive] = 0.2
+    lr_readout: Rates[NotNegative] | None = None
+    noise: Values[NotNegative] = 0.0
+    batch_size: Values[Count] = 1
+    weight_decay: Values[NotNegative] = 0.0
     train_readout: bool = True
     teacher_on: Literal["latents", "inputs"] = "latents"
+    center: bool = True
 
 
 class TimesSection(_Section):
@@ -99,9 +201,11 @@ class TimesSection(_Section):
 
 
 class TheorySection(_Section):
-    """The accuracy of the predicted curve."""
+    """The accuracy of the predicted curve, and the processes that share the points of a sweep."""
 
     rtol: float = Field(default=1e-6, ge=1e-12, le=0.1)
+    workers: int = Field(default=1, ge=1)
+    finite_size: bool = False
 
 
 class SimulationSection(_Section):
@@ -119,8 +223,8 @@ class Experiment(_Section):
 
     generator: GeneratorSection = GeneratorSection()
     estimate: EstimateSection = EstimateSection()
-    teacher: NetworkSection = NetworkSection(seed=1)
-    student: NetworkSection = NetworkSection(readout="gaussian", seed=2)
+    teacher: TeacherSection = TeacherSection()
+    student: StudentSection = StudentSection()
     learning: LearningSection = LearningSection()
     times: TimesSection = TimesSection()
     theory: TheorySection = TheorySection()
@@ -141,6 +245,13 @@ class Experiment(_Section):
             return cls.model_validate(values)
         except ValidationError as error:
             raise InputError(_one_sentence(error)) from error
+
+    @property
+    def axes(self) -> dict[str, tuple[float, ...]]:
+        """The axes of the sweep by their names in `Sweep`; empty where every setting has one value."""
+        found = {name: getattr(self.learning, name) for name in OPTIONS}
+        found |= {"units": self.student.units, "student_seed": self.student.seed}
+        return {name: values for name, values in found.items() if isinstance(values, tuple)}
 
     @property
     def uses_closed_form(self) -> bool:
@@ -195,15 +306,39 @@ class Run:
         return model
 
     @cached_property
-    def problem(self) -> OnlineSGD:
-        """Student, teacher, model and learning rule."""
-        e, model = self.experiment, self.model
-        seen = model.latent_dim if e.learning.teacher_on == "latents" else model.input_dim
-        teacher, student = (
-            TwoLayer.random(s.units, dim, s.activation, s.seed, readout=s.readout, scale=s.scale)
-            for s, dim in ((e.teacher, seen), (e.student, model.input_dim))
+    def problem(self) -> OnlineSGD | Sweep:
+        """Student, teacher, model and learning rule; a sweep of them where a setting is a list."""
+        e, model, axes = self.experiment, self.model, self.experiment.axes
+        N, outputs = model.input_dim, e.student.outputs
+        teacher = TwoLayer.random(
+            e.teacher.units,
+            model.latent_dim if e.learning.teacher_on == "latents" else N,
+            e.teacher.activation,
+            e.teacher.seed,
+            readout=e.teacher.readout,
+            scale=e.teacher.scale,
+            outputs=outputs,
         )
-        return OnlineSGD(model, teacher, student, **e.learning.model_dump())
+
+        def student(*values: int) -> TwoLayer:
+            """The student, with those of its units and seed that are axes."""
+            drawn = {"units": _first(e.student.units), "student_seed": _first(e.student.seed)}
+            drawn |= dict(zip([name for name in drawn if name in axes], values, strict=True))
+            s = e.student
+            return TwoLayer.random(
+                drawn["units"],
+                N,
+                s.activation,
+                drawn["student_seed"],
+                readout=s.readout,
+                scale=s.scale,
+                outputs=outputs,
+            )
+
+        options = {name: _first(getattr(e.learning, name)) for name in type(e.learning).model_fields}
+        first = [_first(values) for name, values in axes.items() if name in STUDENTS]
+        base = OnlineSGD(model, teacher, student(*first), **options)
+        return Sweep(base, student=student if first else None, **axes) if axes else base
 
     @cached_property
     def times(self) -> Any:
@@ -212,35 +347,44 @@ class Run:
         return np.unique(np.rint(log_times(t.end, t.points, t.start) * N)) / N
 
     @cached_property
-    def theory(self) -> Curve:
-        """The predicted learning curve."""
+    def theory(self) -> Curve | Curves:
+        """The predicted learning curve, or those of the sweep."""
+        e = self.experiment.theory
         report = lambda t: self.progress("theory", t, self.times[-1])  # noqa: E731
-        parts = (*PROBLEM, "theory")
-        rtol = self.experiment.theory.rtol
         return self._curve(
-            "theory.nc", parts, lambda: predict(self.problem, times=self.times, rtol=rtol, progress=report)
+            "theory.nc",
+            (*PROBLEM, "theory"),
+            lambda: self._predicted(
+                times=self.times, rtol=e.rtol, finite_size=e.finite_size, workers=e.workers, progress=report
+            ),
         )
 
+    def _predicted(self, **options: Any) -> Curve | Curves:
+        """The prediction; what it warns of is kept in the curve, and shown with it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FiniteSizeWarning)
+            return predict(self.problem, **options)
+
     @cached_property
-    def practice(self) -> Curve:
+    def practice(self) -> Curve | Curves:
         """The simulated learning curve on the generator's samples."""
         return self._curve("simulation.nc", SIMULATED, lambda: self._simulated(self.generator, "simulation"))
 
     @cached_property
-    def twin(self) -> Curve:
+    def twin(self) -> Curve | Curves:
         """The simulated learning curve on samples of the Gaussian model."""
         return self._curve("twin.nc", SIMULATED, lambda: self._simulated(self.model, "twin"))
 
     @cached_property
-    def comparisons(self) -> tuple[Comparison, Comparison | None]:
+    def comparisons(self) -> tuple[Comparison | GridComparison, Comparison | GridComparison | None]:
         """Theory beside the simulation and, if wanted, beside that on the Gaussian twin; both saved as JSON."""
         if self.experiment.simulation.seeds < 2:
             raise InputError("simulation.seeds = 1 has no standard error; simulate at least two seeds to compare")
-        comparison = Comparison.of(self.theory, self.practice)
+        comparison = compare(self.theory, self.practice)
         comparison.save(self.folder / "comparison.json")
         if not self.experiment.simulation.twin:
             return comparison, None
-        twin = Comparison.of(self.theory, self.twin)
+        twin = compare(self.theory, self.twin)
         twin.save(self.folder / "comparison-twin.json")
         return comparison, twin
 
@@ -258,15 +402,11 @@ class Run:
 
         curve, html = self.folder / "curve.png", self.folder / "index.html"
         comparison, twin = self.comparisons
-        figures.save(figures.learning_curve(comparison, twin), curve)
-        squares = "; squares: the same training on the Gaussian twin" if twin is not None else ""
+        figures.save(figures.compared(comparison, twin), curve)
+        hollow = "; open points: the same training on the Gaussian twin" if twin is not None else ""
+        caption = f"Theory (lines) and one-pass SGD (points, standard errors over seeds{hollow}). {comparison.caption}"
         pictures = {
-            "curve": (
-                figures.svg(figures.learning_curve(comparison, twin)),
-                f"Theory (lines) and one-pass SGD (points, standard errors over seeds{squares}). Left: test error, and z "
-                "below; the dotted lines are the largest |z| that chance explains. Right: overlaps Q (solid), R (dashed), "
-                "and the readout v.",
-            ),
+            "curve": (figures.svg(figures.compared(comparison, twin)), caption),
             "spectrum": (figures.svg(figures.spectrum(self.model)), "Spectrum of the covariance of the inputs."),
         }
         images = self._images()
@@ -295,7 +435,7 @@ class Run:
         report = lambda done, of: self.progress("estimate", done, of)  # noqa: E731
         return generators.estimate(self.generator, e.samples, e.seed, e.workers, report)
 
-    def _simulated(self, inputs: Inputs, stage: str) -> Curve:
+    def _simulated(self, inputs: Inputs, stage: str) -> Curve | Curves:
         from gaussequiv import simulation
 
         e = self.experiment.simulation
@@ -307,17 +447,18 @@ class Run:
             seed=e.seed,
             test_samples=e.test_samples,
             device=e.device,
+            checkpoint=self.folder / f"{stage}-{self._key(*SIMULATED)[:12]}.partial",
             progress=lambda done, of: self.progress(stage, done, of),
         )
 
-    def _curve(self, name: str, parts: tuple[str, ...], compute: Callable[[], Curve]) -> Curve:
+    def _curve(self, name: str, parts: tuple[str, ...], compute: Callable[[], Curve | Curves]) -> Curve | Curves:
         path, key = self.folder / name, self._key(*parts)
         if path.is_file():
-            curve = Curve.load(path)
+            curve = load(path)
             if curve.data.attrs.get("key") == key:
                 return curve
         curve = compute()
-        curve = Curve(curve.data.assign_attrs(key=key))
+        curve = type(curve)(curve.data.assign_attrs(key=key))
         curve.save(path)
         return curve
 
@@ -335,7 +476,8 @@ class Run:
         values = self.experiment.model_dump(mode="json", include=set(parts))
         name = self.experiment.generator.name
         weights = hashlib.sha256(Path(name).read_bytes()).hexdigest() if Path(name).is_file() else ""
-        values.get("estimate", {}).pop("workers", None)  # no result depends on it
+        for section in ("estimate", "theory"):
+            values.get(section, {}).pop("workers", None)  # no result depends on it
         values.get("simulation", {}).pop("twin", None)  # nor the simulation on whether there is a second one
         return hashlib.sha256(json.dumps([values, weights, __version__], sort_keys=True).encode()).hexdigest()
 
@@ -381,17 +523,28 @@ def _apply(values: dict[str, Any], setting: str) -> None:
     values[keys[-1]] = value
 
 
+def _first(value: Any) -> Any:
+    """A setting as an argument: of an axis its first value, of a schedule the function."""
+    if isinstance(value, StepSection | PowerSection | ExponentialSection):
+        return value.schedule
+    return value[0] if isinstance(value, tuple) else value
+
+
 def _one_sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the experiment"
+    kinds = [SCHEDULES[str(part)] for part in first["loc"][2:] if part in SCHEDULES]
+    where = ".".join(str(part) for part in first["loc"] if part not in (*SHAPES, *SCHEDULES)) or "the experiment"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         section = Experiment.model_fields.get(str(first["loc"][0]))
         inner = (
             getattr(section.annotation, "model_fields", None) if section is not None and len(first["loc"]) > 1 else None
         )
+        inner = kinds[0].model_fields if kinds else inner
         return f"{where} is not a setting; expected one of {', '.join(inner or Experiment.model_fields)}{more}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"].startswith("union_tag"):
+        message = f"expected a kind of schedule, one of {', '.join(SCHEDULES)}"
     return (
         f"{where} = {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
         if len(first["loc"]) > 1

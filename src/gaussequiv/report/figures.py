@@ -1,6 +1,8 @@
 """Figures (the only importer of matplotlib): learning curves with overlaps and z-scores, sample grids, spectra."""
 
 import io
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +10,23 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.models.sweeps import Curves, label
 from gaussequiv.report.comparison import Comparison
+from gaussequiv.report.grids import GridComparison
 
 FORMATS = (".png", ".pdf", ".svg")
 THEORY, PRACTICE, TWIN = "#1f4e8c", "#c8553d", "#777777"
 COLOURS = ("#1f4e8c", "#c8553d", "#3d8c5a", "#8c6d1f", "#6b3d8c", "#3d828c", "#8c3d66", "#555555")
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "gaussequiv"}
+LINES, MARKERS = ("-", "--", ":", "-."), "os^D"
+MOST_ROWS = 4  # combinations of the third and further axes of a sweep that are drawn
+MOST_TICKS = 8  # values of the first axis that are all written below the axis
 MOST_LINES = 12  # overlaps drawn in one panel; beyond that lines can no longer be told apart
 
 
@@ -54,6 +62,15 @@ def learning_curve(comparison: Comparison, twin: Comparison | None = None) -> Fi
         return figure
 
 
+def compared(comparison: Comparison | GridComparison, twin: Comparison | GridComparison | None = None) -> Figure:
+    """The figure of a comparison, of one problem or of a sweep."""
+    if isinstance(comparison, GridComparison):
+        return sweep(
+            comparison.theory, comparison.practice, twin.practice if isinstance(twin, GridComparison) else None
+        )
+    return learning_curve(comparison, twin if isinstance(twin, Comparison) else None)
+
+
 def theory_curve(theory: Curve) -> Figure:
     """The predicted test error and overlaps alone."""
     with mpl.rc_context(STYLE):
@@ -64,6 +81,38 @@ def theory_curve(theory: Curve) -> Figure:
         _log_time(errors, theory.times)
         errors.set_yscale("log")
         _overlap_panel(overlaps, theory, [], "Q")
+        return figure
+
+
+def sweep(theory: Curves | None, practice: Curves | None = None, twin: Curves | None = None) -> Figure:
+    """Test errors of a sweep (theory, simulation or both) against t, one line a point, and beside them the last ones.
+
+    Colours follow the first axis, line styles the second; each combination of further axes has a row of its own. Theory
+    is drawn as lines, a simulation as points with error bars, the twin's as open ones.
+    """
+    given = [curves for curves in (theory, practice, twin) if curves is not None]
+    names, values = list(given[0].axes), list(given[0].axes.values())
+    rest = [dict(zip(names[2:], point, strict=True)) for point in itertools.product(*values[2:])]
+    shown = rest[:MOST_ROWS]
+    with mpl.rc_context(STYLE):
+        figure = _figure(10.0, 3.9 * len(shown))
+        panels = figure.subplots(len(shown), 2, squeeze=False)
+        for row, (left, right) in enumerate(panels):
+            for curves in given:
+                style = LINES if curves is theory else MARKERS
+                _sweep_lines(left, right, curves, row, len(rest), style, hollow=curves is twin)
+            if left.get_yscale() == "log":
+                _log_time(left, given[0].times)
+            left.set(ylabel=r"test error $\epsilon_g$", xlabel=r"$t$ = steps / $N$", title=label(rest[row]))
+            right.set(xlabel=names[0], title=f"at $t$ = {given[0].times[-1]:g}")
+            if min(values[0]) > 0 and max(values[0]) >= 10 * min(values[0]):
+                right.set_xscale("log")
+            if len(values[0]) <= MOST_TICKS:
+                right.set_xticks(values[0], [f"{x:g}" for x in values[0]])
+                right.set_xticks([], minor=True)
+        panels[0, 0].legend(handles=_sweep_keys(theory, practice), frameon=False, fontsize=8)
+        if len(shown) < len(rest):
+            figure.suptitle(f"the first {len(shown)} of {len(rest)} combinations of {', '.join(names[2:])}")
         return figure
 
 
@@ -119,6 +168,53 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _sweep_lines(
+    left: Any, right: Any, curves: Curves, row: int, rows: int, styles: Sequence[str], *, hollow: bool
+) -> None:
+    """The curves of one combination of the third and further axes, and their last points, as lines or as markers."""
+    xs, count = next(iter(curves.axes.values())), len(curves.points) // rows
+    shape = (len(xs), count // len(xs), rows, len(curves.times))
+    errors = curves.test_error.reshape(shape)[:, :, row]
+    bars = np.full_like(errors, np.nan)
+    if "test_error_se" in curves.data:
+        bars = curves.data["test_error_se"].values.reshape(shape)[:, :, row]
+    for j in range(shape[1]):
+        look: dict[str, Any] = {
+            **_look(styles, j),
+            "ms": 4,
+            "lw": 1.4,
+            "capsize": 2,
+            **({"mfc": "none"} if hollow else {}),
+        }
+        for colour, error, bar in zip(_colours(len(xs)), errors[:, j], bars[:, j], strict=True):
+            left.errorbar(_shown(curves.times), error, bar, color=colour, **look)
+        right.errorbar(xs, errors[:, j, -1], bars[:, j, -1], color="#444444", **look)
+    for panel, drawn in ((left, errors), (right, errors[..., -1])):
+        if (drawn > 0).any():  # where all points have diverged or were refused there is nothing to take a logarithm of
+            panel.set_yscale("log")
+
+
+def _sweep_keys(theory: Curves | None, practice: Curves | None) -> list[Line2D]:
+    """Entries of a legend: a colour for every value of the first axis, a style for every one of the second."""
+    (first, xs), *others = (theory or practice).axes.items()  # type: ignore[union-attr]
+    keys = [Line2D([], [], color=c, label=f"{first} = {x:g}") for c, x in zip(_colours(len(xs)), xs, strict=True)]
+    for name, ys in others[:1]:
+        for j, y in enumerate(ys):
+            line = _look(LINES, j)["ls"] if theory is not None else ""
+            marker = _look(MARKERS, j)["marker"] if practice is not None else ""
+            keys.append(Line2D([], [], color="#444444", ls=line, marker=marker, ms=4, label=f"{name} = {y:g}"))
+    return keys
+
+
+def _look(styles: Sequence[str], number: int) -> dict[str, str]:
+    style = styles[number % len(styles)]
+    return {"ls": style, "marker": ""} if style in LINES else {"ls": "", "marker": style}
+
+
+def _colours(count: int) -> list[Any]:
+    return list(COLOURS[:count] if count <= len(COLOURS) else mpl.colormaps["viridis"](np.linspace(0, 0.95, count)))
 
 
 def _overlap_panel(axis: Any, theory: Curve, practices: list[Curve], which: str) -> None:

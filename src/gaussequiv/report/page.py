@@ -9,6 +9,7 @@ from typing import Any
 from gaussequiv import __version__
 from gaussequiv.models.storage import atomic_write_text
 from gaussequiv.report.comparison import Comparison
+from gaussequiv.report.grids import GridComparison, table
 
 CSS = """
 :root { color-scheme: light; }
@@ -16,6 +17,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; marg
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .verdict { border-left: 4px solid #3d8c5a; background: #f3f8f4; padding: .6rem 1rem; }
 .verdict.departs { border-color: #c8553d; background: #fbf4f1; }
+.warning { border-left: 4px solid #c9a227; padding: .2rem 1rem; }
 figure { margin: 1rem 0; overflow-x: auto; } figure svg { max-width: 100%; height: auto; }
 figcaption { color: #555; font-size: .9rem; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem; } .pair figure { flex: 1 1 18rem; }
@@ -28,16 +30,16 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .82rem; 
 
 def write(
     path: str | Path,
-    comparison: Comparison,
+    comparison: Comparison | GridComparison,
     figures: Mapping[str, tuple[str, str]],
     details: Mapping[str, Any],
-    twin: Comparison | None = None,
+    twin: Comparison | GridComparison | None = None,
 ) -> None:
     """Write the page of a comparison.
 
     Args:
         path: the HTML file.
-        comparison: theory and simulation.
+        comparison: theory and simulation, of one problem or of a sweep.
         figures: SVG text and caption by name; "curve" comes first, the others side by side below it.
         details: plain values shown at the end (experiment, model, versions).
         twin: the same on the Gaussian twin.
@@ -50,17 +52,14 @@ def write(
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>gaussequiv: {escape(_subject(comparison))}</title><style>{CSS}</style></head><body>",
-        f"<h1>Learning on {escape(_subject(comparison))}: Gaussian theory and real training</h1>",
-        f'<p class="verdict{departs}">{escape(comparison.sentence)} {escape(comparison.overlaps_sentence)}</p>',
-        *(
-            [f"<p>On the Gaussian twin: {escape(twin.sentence)} {escape(twin.overlaps_sentence)}</p>"]
-            if twin is not None
-            else []
-        ),
+        f"<title>gaussequiv: {escape(comparison.subject)}</title><style>{CSS}</style></head><body>",
+        f"<h1>Learning on {escape(comparison.subject)}: Gaussian theory and real training</h1>",
+        f'<p class="verdict{departs}">{escape(comparison.summary)}</p>',
+        *([f"<p>On the Gaussian twin: {escape(twin.summary)}</p>"] if twin is not None else []),
+        *(f'<p class="warning">Warning: {escape(warning)}</p>' for warning in _warnings(comparison, twin)),
         *first,
         f'<div class="pair">{"".join(others)}</div>',
-        "<h2>Test error</h2>",
+        f"<h2>Test error{f' at t = {comparison.theory.times[-1]:g}' if isinstance(comparison, GridComparison) else ''}</h2>",
         _table(comparison, twin),
         "<h2>How it was made</h2>",
         f"<pre>{escape(json.dumps(dict(details), indent=1, sort_keys=True))}</pre>",
@@ -70,24 +69,21 @@ def write(
     atomic_write_text(Path(path), "\n".join(parts) + "\n")
 
 
-def _subject(comparison: Comparison) -> str:
-    return str(comparison.practice.provenance.get("inputs", "samples"))
+def _warnings(comparison: Comparison | GridComparison, twin: Comparison | GridComparison | None) -> list[str]:
+    """The warnings of all curves of the page, each once."""
+    curves = [comparison.theory, comparison.practice, *([twin.practice] if twin is not None else [])]
+    return list(dict.fromkeys(warning for curve in curves for warning in curve.warnings))
 
 
 def _figure(svg: str, caption: str) -> str:
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _table(comparison: Comparison, twin: Comparison | None) -> str:
-    names = ["t = steps / N", "theory", "simulation", "standard error", "z"]
-    names += ["Gaussian twin", "standard error", "z"] if twin is not None else []
+def _table(comparison: Comparison | GridComparison, twin: Comparison | GridComparison | None) -> str:
+    names, texts = table(comparison, twin)
     rows = []
-    for i, t in enumerate(comparison.times):
+    for i, cells in enumerate(texts):
         mark = ' class="worst"' if i == comparison.worst else ""
-        cells = [f"{t:.4g}", f"{comparison.theory.test_error[i]:.5g}"]
-        for one in (comparison, twin):
-            if one is not None:
-                cells += [f"{one.practice.test_error[i]:.5g}", f"{one.standard_error[i]:.2g}", f"{one.z[i]:+.2f}"]
         rows.append(f"<tr{mark}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(f"<th>{name}</th>" for name in names)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

@@ -18,12 +18,12 @@ SCRAMBLINGS = 16  # independent ones, from whose spread the standard error comes
 def classification_error(curve: Curve, problem: OnlineSGD, *, samples: int = 2**14, seed: int = 0) -> Curve:
     r"""A curve with the `classification_error` $P(\mathrm{sign}\, \hat y \ne \mathrm{sign}\, y)$ and its standard error.
 
-    y is the noiseless teacher; an output of zero counts as negative. Several outputs are compared by the largest of them.
+    y is the noiseless teacher; the sign of zero is neither. Several outputs are compared by the largest of them.
     The fields (lambda, nu) are Gaussian with the curve's Q, R, T: scrambled Sobol points, the same ones at all times, are
     mapped through the root of their covariance, which may be singular.
 
     Args:
-        curve: of the problem, predicted or simulated.
+        curve: of the problem, predicted; a simulation measures its own.
         problem: what it is the curve of.
         samples: points at every time, a power of two of at least 32.
         seed: of the scramblings.
@@ -70,12 +70,16 @@ def _root(covariance: Array) -> Array:
 def _labels(network: TwoLayer, fields: Array, readout: Array) -> np.ndarray[Any, np.dtype[Any]]:
     """Which class a network chooses at local fields (..., units): the sign of one output, the largest of several."""
     outputs = network.activation(fields) @ readout.reshape(network.units, -1)  # type: ignore[operator]
-    return outputs[..., 0] > 0 if outputs.shape[-1] == 1 else np.argmax(outputs, axis=-1)
+    return np.sign(outputs[..., 0]) if outputs.shape[-1] == 1 else np.argmax(outputs, axis=-1)
 
 
 def _require_same(curve: Curve, problem: OnlineSGD) -> None:
     """Refuse a curve whose overlaps cannot be those of the problem."""
     K, M = problem.student.units, problem.teacher.units
+    if isinstance(curve, Curve) and curve.provenance.get("kind") == "simulation":
+        raise InputError(
+            "this is the curve of a simulation, which measured its classification error; pass a predicted curve"
+        )
     if not isinstance(curve, Curve) or curve.data["R"].shape[1:] != (K, M):
         found = f"(times, {', '.join(map(str, curve.data['R'].shape[1:]))})" if isinstance(curve, Curve) else "no curve"
         raise InputError(
