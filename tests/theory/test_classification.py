@@ -101,3 +101,5 @@ def test_wrong_calls_are_refused_in_a_sentence():
     sweep = ge.Sweep(problem, lr=[0.1, 0.2])
     with pytest.raises(InputError, match="is for one problem"):
         ge.predict(sweep, times=[0, 1], classification=True)
+    with pytest.raises(InputError, match="a str is no problem"):
+        ge.classification_error(curve, "problem")

@@ -82,3 +82,5 @@ def test_wrong_calls_are_refused_in_a_sentence():
         ge.ensemble(problem, [0, 1], scale=-1)
     with pytest.raises(InputError, match="seed=-1"):
         ge.ensemble(problem, [0, 1], seed=-1)
+    with pytest.raises(InputError, match="a str is no problem"):
+        ge.ensemble("problem", [0, 1])

@@ -1,5 +1,7 @@
 """Phases and stationary states: closed forms for linear students, Saad and Solla's plateau, laws of the events."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -50,6 +52,7 @@ def test_a_linear_student_ends_at_the_least_error_and_the_noise_of_its_steps(kin
     assert expected > 1.05 * least > 0.01
     assert found.test_error == pytest.approx(expected, rel=1e-6)
     assert "stationary" in str(found)
+    assert found.change <= 1e-6
 
 
 def test_a_realisable_linear_student_ends_at_the_floor_of_the_label_noise():
@@ -101,6 +104,19 @@ def test_the_plateau_of_a_soft_committee_is_saad_and_sollas(K):
     assert errors[0] == pytest.approx(10 * errors[1], rel=0.05)  # what is left is of first order in lr
 
 
+def test_the_plateau_is_that_of_the_mean_unit():
+    """Readouts 1.5 and 0.5 that are kept fixed have the mean of two ones; the mean of (w, -w') is (w - w') / 2."""
+    problem = committee()
+    W = problem.student.weights
+    uneven, opposite = ge.TwoLayer(W, [1.5, 0.5]), ge.TwoLayer(W * np.array([[1.0], [-1.0]]), [1, 1])
+    assert ge.plateau(replace(problem, student=uneven)).test_error == pytest.approx(
+        ge.plateau(problem).test_error, rel=1e-5
+    )
+    half = ge.plateau(replace(problem, student=opposite), longest=1e-6)  # not yet moved
+    mean = (W[0] - W[1]) / 2
+    assert pytest.approx(np.full((2, 2), mean @ mean / len(mean)), rel=1e-5) == half.Q
+
+
 def test_the_plateau_of_a_trajectory_has_the_height_of_the_symmetric_state(escaping):
     found = ge.phases(escaping)
     assert len(found.plateaus) == 1
@@ -115,6 +131,8 @@ def test_events_lie_where_their_definitions_say(escaping):
     slope = np.abs(np.gradient(np.log(np.maximum(escaping.test_error(times), 1e-12)), np.log(times)))
     for t in (found.plateau.entered, found.plateau.left):
         assert np.interp(t, times, slope) == pytest.approx(0.1, abs=2e-3)
+    assert ge.phases(escaping, factor=1.1 * found.plateau.left / found.plateau.entered).plateaus == ()
+    assert ge.phases(escaping, fall=1e-9).plateaus == ()  # below the accuracy of the trajectory nothing falls
     between = (times > 1.001 * found.plateau.entered) & (times < found.plateau.left / 1.001)
     assert slope[between].max() < 0.1
     _, R, _ = escaping.order_parameters(times)
@@ -142,6 +160,9 @@ def test_a_steady_fall_has_no_plateau_and_one_unit_does_not_specialise():
     assert found.stationary == pytest.approx(np.log((start - floor) / (0.01 * floor)) / (2 * lr - lr**2), rel=1e-3)
     assert (found.plateaus, found.plateau, found.specialisation) == ((), None, None)
     assert str(found).startswith("no plateau; no specialisation with one student unit; stationary from t = ")
+    time = ge.phases(problem, 100, band=0.5, slope=1e-3).stationary  # here the slope decides
+    rest = (start - floor) * np.exp(-(2 * lr - lr**2) * time)
+    assert time * (2 * lr - lr**2) * rest / (floor + rest) == pytest.approx(1e-3, rel=1e-2)
     assert ge.phases(problem, 1).stationary is None
     assert "no specialisation with one teacher unit" in str(ge.phases(cases.problem(K=2, M=1), 3))
 
@@ -197,5 +218,8 @@ def test_wrong_calls_are_refused_in_a_sentence(escaping):
         ge.phases(escaping, fall=2)
     with pytest.raises(InputError, match="slope=0"):
         ge.phases(escaping, slope=0)
+    for function in (ge.asymptote, ge.plateau, ge.stability):
+        with pytest.raises(InputError, match="a str is no problem; expected an OnlineSGD"):
+            function("problem")
     with pytest.raises(InputError, match="longest=-1"):
         ge.asymptote(escaping.problem, longest=-1)

@@ -10,7 +10,7 @@ from gaussequiv.errors import InputError, integer
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.networks import TwoLayer
-from gaussequiv.models.problems import OnlineSGD
+from gaussequiv.models.problems import OnlineSGD, checked_problem
 
 SCRAMBLINGS = 16  # independent ones, from whose spread the standard error comes
 
@@ -34,7 +34,7 @@ def classification_error(curve: Curve, problem: OnlineSGD, *, samples: int = 2**
     """
     if integer("samples", samples, least=2 * SCRAMBLINGS) & (samples - 1):
         raise InputError(f"samples={samples}; expected a power of two, such as {2 ** int(np.log2(samples))}")
-    _require_same(curve, problem)
+    _require_same(curve, checked_problem(problem))
     points = _points(problem.student.units + problem.teacher.units, samples, seed)
     Q, R, T, v = (curve.data[name].values for name in ("Q", "R", "T", "v"))
     K = problem.student.units

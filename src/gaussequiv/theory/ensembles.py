@@ -10,7 +10,7 @@ from gaussequiv.errors import InputError, integer, number
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.networks import TwoLayer
-from gaussequiv.models.problems import OnlineSGD, checked_times
+from gaussequiv.models.problems import OnlineSGD, checked_problem, checked_times
 from gaussequiv.theory import online
 
 Readout = Literal["given", "gaussian", "ones"]
@@ -45,14 +45,14 @@ def ensemble(
         (`_se`), and `test_errors` (time, seed). A time has the worst status of all draws, and a mean only if all have one.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: no problem, or an argument out of range.
 
     """
     t, draws = checked_times(times), integer("draws", draws, least=2)
     if readout not in get_args(Readout):
         raise InputError(f"readout={readout!r}; expected 'given', 'gaussian' or 'ones'")
     curves = []
-    for student in students(problem.student, draws, seed=seed, scale=scale, readout=readout):
+    for student in students(checked_problem(problem).student, draws, seed=seed, scale=scale, readout=readout):
         curves.append(online.predict(replace(problem, student=student), t, rtol=rtol))
         if progress is not None:
             progress(len(curves))

@@ -20,7 +20,7 @@ from gaussequiv.maths.solvers import Solution, Status
 from gaussequiv.maths.spectra import relaxation_nodes
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
-from gaussequiv.models.problems import OnlineSGD, checked_times
+from gaussequiv.models.problems import OnlineSGD, checked_problem, checked_times
 from gaussequiv.theory.fields import LocalFields
 from gaussequiv.theory.modes import Modes, modes
 from gaussequiv.theory.motion import Dynamics
@@ -116,9 +116,10 @@ class Trajectory:
         overlaps = np.maximum(np.abs(Q).max(axis=(1, 2)), np.abs(R).max(axis=(1, 2)))
         readouts, fields = np.abs(v).max(axis=(1, 2)), self.dynamics.fields
         scale, scale_v = max(overlaps[0], np.abs(fields.T).max()), max(readouts[0], np.abs(fields.a).max())
-        onset = self.solution.times[int(np.argmax((overlaps > ONSET * scale) | (readouts > ONSET * scale_v)))]
-        for time in (0.0, float(onset)):
-            found = stability(self.problem, time)
+        grown = int(np.argmax((overlaps > ONSET * scale) | (readouts > ONSET * scale_v)))
+        onset = float(self.solution.times[max(grown - 1, 0)])
+        for time in (0.0, onset):
+            found = _stability(self.problem, time)
             if found.passed:
                 return str(found)
         return f"no limit of small perturbations was passed up to t = {onset:.4g}: the growth is not that of a linear response"
@@ -241,21 +242,25 @@ def stability(problem: OnlineSGD, time: float = 0.0) -> Stability:
     """The largest stable learning rates of a problem at the state that it reaches at `time`.
 
     Raises:
-        InputError: a time that is negative or not reached, because the solution diverges or stops before it.
+        InputError: no problem, or a time that is negative or not reached, because the solution diverges or stops before it.
 
     """
-    if number("time", time) > 0:
+    found = _stability(checked_problem(problem), number("time", time))
+    if found.time < time:
+        raise InputError(f"time={time:g}; the solution ends at t = {found.time:.4g}, ask for a time up to that")
+    return found
+
+
+def _stability(problem: OnlineSGD, time: float) -> Stability:
+    """The limits at a time, or at the end of a solution that does not reach it."""
+    if time > 0:
         found = trajectory(problem, time, rtol=LOOSE)
-        if found.end < time:
-            raise InputError(
-                f"time={time:g}; the solution ended at t = {found.end:.4g} ({found.status}), ask before that"
-            )
-        dynamics, y = found.dynamics, found.solution.final
+        dynamics, y, time = found.dynamics, found.solution.final, found.end
     else:
         fields = _fields(problem, 1e-2 * LOOSE)
         dynamics, y = equations(problem, fields, modes(problem, longest=LONG, tolerance=LOOSE))
     mean_square = float(np.sum(problem.input_mean**2))
-    return Stability.of(dynamics, y, float(time), problem.model.input_dim, mean_square)
+    return Stability.of(dynamics, y, time, problem.model.input_dim, mean_square)
 
 
 def _solved(

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from gaussequiv.errors import InputError, number
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.solvers import Status
-from gaussequiv.models.problems import OnlineSGD
+from gaussequiv.models.problems import OnlineSGD, checked_problem
 from gaussequiv.theory.online import FLOOR, Trajectory, trajectory
 from gaussequiv.theory.stability import growth
 
@@ -315,10 +315,10 @@ def asymptote(problem: OnlineSGD, rtol: float = 1e-6, *, longest: float | None =
         longest: the last time that is tried; 1e7 / lr if left out.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: no problem, or an argument out of range.
 
     """
-    unit = 1 / (problem.rates(0.0)[0] or 1.0)
+    unit = 1 / (checked_problem(problem).rates(0.0)[0] or 1.0)
     longest = 1e7 * unit if longest is None else number("longest", longest, positive=True)
     end = min(100 * unit, longest)
     while True:
@@ -348,10 +348,10 @@ def plateau(problem: OnlineSGD, rtol: float = 1e-6, *, longest: float | None = N
         longest: see `asymptote`.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: no problem, or an argument out of range.
 
     """
-    student = problem.student
+    student = checked_problem(problem).student
     weights, readout = (np.broadcast_to(x.mean(axis=0), x.shape) for x in (student.weights, student.readout))
     equal = replace(student, weights=np.array(weights), readout=np.array(readout))
     return asymptote(replace(problem, student=equal), rtol, longest=longest)

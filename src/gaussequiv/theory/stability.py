@@ -21,6 +21,9 @@ REAL = 1e-6  # imaginary part of an eigenvalue, relative to it, that is rounding
 class Stability:
     r"""The learning rates of a problem at one state, and the largest ones at which that state is stable.
 
+    They are those of small perturbations: beyond them a readout that shrinks, or a unit that saturates, may still save the
+    student. inf where there is no limit.
+
     Args:
         time: t = steps / N of the state.
         lr: learning rate there.
