@@ -1,5 +1,6 @@
 """The largest stable learning rates: closed forms, eigenvalues of the whole Jacobian, trajectories on either side."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -52,6 +53,23 @@ def test_trajectories_diverge_on_the_far_side_of_the_limit_only(kind):
     assert curve.message.count("unstable at t = 0") == 1
     assert "noise of SGD" in curve.provenance["divergence"]
     assert "divergence" not in ge.predict(below, times=[0, 1], rtol=1e-4).provenance
+
+
+def test_a_limit_that_is_passed_later_is_found_where_the_growth_sets_in():
+    """The learning rate is raised beyond the limit at t = 5."""
+    model = ge.GaussianModel.isotropic(20)
+    teacher, student = (ge.TwoLayer.random(1, 20, "linear", seed) for seed in (1, 2))
+    problem = ge.OnlineSGD(model, teacher, student, lambda t: 1.0 if t < 5 else 3.0, train_readout=False, noise=0.1)
+    why = ge.predict(problem, times=[0, 100], rtol=1e-4).provenance["divergence"]
+    assert "lr = 3 is above 2" in why
+    assert 5 <= float(re.search(r"at t = ([\d.]+)", why).group(1)) < 10
+
+
+def test_growth_that_no_linear_response_explains_is_called_so():
+    """Divergence by a bound that is set too low: nothing was passed."""
+    found = ge.trajectory(linear(), 5.0, rtol=1e-4)
+    ended = replace(found, solution=replace(found.solution, status=ge.Status.DIVERGED))
+    assert ended.divergence.startswith("no limit of small perturbations was passed")
 
 
 @pytest.mark.parametrize(("K", "M", "student"), [(3, 2, "linear"), (2, 2, "relu"), (2, 1, "relu")])
