@@ -5,7 +5,20 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from gaussequiv.maths.activations import GELU, Custom, Erf, Linear, Polynomial, ReLU, Sigmoid, Sign, Softplus, Tanh
+from gaussequiv.maths.activations import (
+    GELU,
+    Absolute,
+    Custom,
+    Erf,
+    LeakyReLU,
+    Linear,
+    Polynomial,
+    ReLU,
+    Sigmoid,
+    Sign,
+    Softplus,
+    Tanh,
+)
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
@@ -26,12 +39,14 @@ ACTIVATIONS = [
     Sigmoid(),
     Softplus(),
     GELU(),
+    Absolute(),
+    LeakyReLU(0.2),
     Polynomial(0, 0, 1),
     Polynomial(0.3, -1, 0.5, 0.2),
     Custom(np.sin, np.cos),
     Custom(half_square, lambda z: np.maximum(z, 0)),
 ]
-CLOSED = [Erf(), Linear(), Sign(), ReLU()]  # with closed forms of their own
+CLOSED = [Erf(), Linear(), Sign(), ReLU(), Absolute(), LeakyReLU(0.2)]  # with closed forms of their own
 GAUSSIAN_SLOPES = [Erf(), Linear()]
 NETWORKS = [(1, 1), (2, 2), (3, 1), (2, 4), (4, 3)]  # (K, M)
 
@@ -69,13 +84,13 @@ def correlated_model(kind="spread", N=60, D=20, seed=0):
     return GaussianModel((E * rho) @ E.T, np.pad(Phi, ((0, 0), (0, D - Phi.shape[1]))))
 
 
-def problem(model=None, K=2, M=2, lr=0.3, student="erf", teacher="erf", seed=1, **options):
+def problem(model=None, K=2, M=2, lr=0.3, student="erf", teacher="erf", seed=1, outputs=None, **options):
     model = model or correlated_model()
     seen = model.input_dim if options.get("teacher_on") == "inputs" else model.latent_dim
     return OnlineSGD(
         model,
-        TwoLayer.random(M, seen, teacher, seed),
-        TwoLayer.random(K, model.input_dim, student, seed + 1, readout="gaussian"),
+        TwoLayer.random(M, seen, teacher, seed, readout="gaussian" if outputs else "ones", outputs=outputs),
+        TwoLayer.random(K, model.input_dim, student, seed + 1, readout="gaussian", outputs=outputs),
         lr,
         **options,
     )

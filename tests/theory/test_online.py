@@ -393,3 +393,46 @@ def test_wrong_calls_are_refused_in_a_sentence():
         ge.predict(cases.problem(student="sign"), times=[0, 1])
     with pytest.raises(InputError, match="derivative of sin is needed"):
         ge.predict(cases.problem(student=np.sin), times=[0, 1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(("student", "teacher"), [("erf", "erf"), ("relu", "relu"), ("tanh", "quadratic")])
+def test_one_step_of_sgd_moves_every_mode_as_the_equations_of_finite_size_say(student, teacher, batch_size):
+    """Exact at any N: E(q after a step - q before) = (dq/dt) / N; without the terms of finite size it is far off."""
+    N, K, samples = 6, 2, 400_000
+    problem = cases.problem(
+        cases.correlated_model("spread", N=N, D=5),
+        K,
+        1,
+        lr=0.7,
+        student=student,
+        teacher=teacher,
+        noise=0.3,
+        batch_size=batch_size,
+        train_readout=False,
+    )
+    model, rng = problem.model, np.random.default_rng(8)
+    c, x = model.sample(samples * batch_size, rng)
+    v, W = problem.student.readout, problem.student.weights
+    fields = problem.student.local_fields(x)
+    label = problem.teacher(c) + 0.3 * rng.standard_normal(len(x))
+    delta = problem.student.activation(fields) @ v - label
+    slope = v * problem.student.activation.derivative(fields) * delta[:, None]
+    moves = -0.7 / np.sqrt(N) * (slope[:, :, None] * x[:, None, :]).reshape(samples, batch_size, K, N).mean(axis=1)
+    E = model.eigenmodes[1]
+    w, moved = W @ E / np.sqrt(N), (W + moves) @ E / np.sqrt(N)
+    change = N * (np.einsum("skn,sln->skln", moved, moved) - np.einsum("kn,ln->kln", w, w))
+    error = change.std(axis=0) / np.sqrt(samples)
+    exact, limit = (started(problem, finite_size=f) for f in (True, False))
+    for (dynamics, y), agrees in ((exact, True), (limit, False)):
+        _, dq, _ = dynamics.unpack(dynamics(0.0, y))
+        z = (change.mean(axis=0) - dq) / error
+        assert bool(np.abs(z).max() < 5) == agrees, np.abs(z).max()
+
+
+def test_what_the_largest_mode_does_in_a_step_is_warned_of():
+    problem = cases.problem(cases.correlated_model("image", N=100, D=30), lr=2.0)
+    with pytest.warns(ge.FiniteSizeWarning, match="lr a_max rho_max / N"):
+        curve = ge.predict(problem, times=[0, 1], rtol=1e-4)
+    assert "finite_size=True" in curve.warnings[0]
+    assert not ge.predict(cases.problem(cases.correlated_model("white", N=200, D=30), lr=0.1), times=[0, 1]).warnings

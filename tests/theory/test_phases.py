@@ -80,6 +80,14 @@ def test_tails_of_small_eigenvalues_are_called_not_converged():
     assert "slow tails" in str(found)
 
 
+def test_rest_means_a_change_below_the_tolerance_over_the_last_factor_of_ten():
+    problem = cases.problem(cases.correlated_model(), 1, 1, lr=0.3, student="linear", train_readout=False)
+    change = ge.asymptote(problem, rtol=1e-8, longest=500).change
+    assert 1e-6 < change < 0.05
+    for factor, status in ((0.5, ge.Status.NOT_CONVERGED), (2, ge.Status.OK)):
+        assert ge.asymptote(problem, rtol=factor * change, longest=500).status is status
+
+
 def test_an_asymptote_is_not_looked_for_on_a_plateau(monkeypatch):
     problem, height = committee(perturbation=1e-6), ge.plateau(committee(perturbation=0.0)).test_error
     assert ge.asymptote(problem, rtol=1e-2).test_error < 1e-3 * height

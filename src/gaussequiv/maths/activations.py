@@ -112,7 +112,10 @@ class GaussianSlope(Activation):
         return -self.beta * self.slope(a) / (2 * (1 + self.beta * np.asarray(a, dtype=float)))
 
     def slopes(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
-        return self.slope(a) * other.slope(b - self.beta * c**2 / (1 + self.beta * a))
+        beta = self.beta
+        if other == self:
+            return np.asarray(self.alpha**2 / np.sqrt((1 + beta * a) * (1 + beta * b) - (beta * c) ** 2))
+        return self.slope(a) * other.slope(b - beta * c**2 / (1 + beta * a))
 
     def bend(self, other: Activation, a: Any, b: Any, c: Any) -> Array:
         return -self.beta * c / (1 + self.beta * a) * self.slopes(other, a, b, c)
@@ -134,12 +137,13 @@ class GaussianSlope(Activation):
         r"""For pairs (k, l) of the first fields the law under which $E g'_k g'_l F(u) = E g'_k g'_l \cdot \tilde E F(u)$.
 
         $\tilde C = C - \beta C_{:S} (I + \beta C_{SS})^{-1} C_{S:}$ with $S = (k, l)$, for all k and l below `units`:
-        (units, units, L, L).
+        (..., units, units, L, L).
         """
-        rows = C[:units]
-        k, other = rows[:, None], rows[None]
+        rows = C[..., :units, :]
+        k, other = rows[..., :, None, :], rows[..., None, :, :]
         pull_k, pull_other = self._pulls(C, units, k, other)
-        return np.asarray(C - (k[..., None] * pull_k[..., None, :] + other[..., None] * pull_other[..., None, :]))
+        pulled = k[..., None] * pull_k[..., None, :] + other[..., None] * pull_other[..., None, :]
+        return np.asarray(C[..., None, None, :, :] - pulled)
 
     def tilting(self, C: Array, units: int) -> Array:
         r"""The maps W with $\tilde C = W C$ and $d\tilde C = W\, dC\, W^T$, (units, units, L, L)."""
@@ -150,9 +154,9 @@ class GaussianSlope(Activation):
 
     def _pulls(self, C: Array, units: int, x_k: Array, x_l: Array) -> tuple[Array, Array]:
         r"""$\beta (I + \beta C_{SS})^{-1} (x_k, x_l)$ for all pairs, (units, units, L) each."""
-        block = self.beta * C[:units, :units]
-        a = 1 + np.diagonal(block)
-        first, second, off = a[:, None, None], a[None, :, None], block[..., None]
+        block = self.beta * C[..., :units, :units]
+        a = 1 + np.diagonal(block, axis1=-2, axis2=-1)
+        first, second, off = a[..., :, None, None], a[..., None, :, None], block[..., None]
         inverse = self.beta / (first * second - off**2)
         return (second * x_k - off * x_l) * inverse, (first * x_l - off * x_k) * inverse
 

@@ -61,6 +61,10 @@ class Averages(abc.ABC):
     def quadruples(self, C: Array, mean: Array | None = None) -> Array:
         """Averages of four fields, (..., K, K, L, L)."""
 
+    def both(self, C: Array, mean: Array | None = None) -> tuple[Pairs, Array]:
+        """`pairs` and `quadruples` at once."""
+        return self.pairs(C, mean), self.quadruples(C, mean)
+
     @property
     def error(self) -> float:
         """The largest error found so far, relative to the size of the averages; 0 for closed forms."""
@@ -117,15 +121,19 @@ class Tilted(Closed):
 
     student: GaussianSlope
 
+    def pairs(self, C: Array, mean: Array | None = None) -> Pairs:
+        K, beta = self.units, self.student.beta
+        slopes, own = self.table(_slopes, C, K), C[..., :K, :]
+        bend = -beta * own / (1 + beta * np.diagonal(C, axis1=-2, axis2=-1)[..., :K, None]) * slopes
+        return Pairs(self.table(_product, C), slopes, bend, None)
+
     def quadruples(self, C: Array, mean: Array | None = None) -> Array:
-        if C.ndim > 2:
-            return np.stack([self.quadruples(c) for c in C.reshape(-1, *C.shape[-2:])]).reshape(
-                *C.shape[:-2], self.units, self.units, *C.shape[-2:]
-            )
-        tilted = self.table(_product, self.student.tilted(C, self.units))
-        own = C[: self.units, : self.units]
-        a = np.diagonal(own)
-        return self.student.slopes(self.student, a[:, None], a, own)[..., None, None] * tilted
+        return self.both(C)[1]
+
+    def both(self, C: Array, mean: Array | None = None) -> tuple[Pairs, Array]:
+        K, pairs = self.units, self.pairs(C)
+        tilted = self.table(_product, self.student.tilted(C, K))
+        return pairs, pairs.slopes[..., :K, None, None] * tilted
 
 
 @final

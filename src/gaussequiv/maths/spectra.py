@@ -15,6 +15,7 @@ from gaussequiv.maths.averages import Array
 
 PER_DECADE = 10  # relaxation times per decade in the family of functions
 SHORTEST = 0.01  # shortest relaxation time, in units of 1 / the largest eigenvalue
+SKETCH = 130  # random combinations of the functions; twice the number of nodes that are ever needed
 FLOOR = 1e-6  # modes whose data are below this part of the largest are treated as if they were there
 
 
@@ -45,6 +46,8 @@ def relaxation_nodes(rho: Array, weight: Array, longest: float, tolerance: float
     """
     weight = np.maximum(weight, FLOOR)
     functions = _relaxation(rho, longest) * weight
+    if len(functions) > SKETCH:  # random combinations have the same dependencies, and there are fewer of them
+        functions = np.random.default_rng(0).standard_normal((SKETCH, len(functions))) @ functions
     R, order = scipy.linalg.qr(functions, mode="r", pivoting=True, check_finite=False)
     size = np.abs(np.diag(R))
     rank = max(int(np.sum(size > tolerance * size[0])), 1)

@@ -8,9 +8,11 @@ from torch import Tensor
 from gaussequiv.errors import InputError
 from gaussequiv.maths.activations import (
     GELU,
+    Absolute,
     Activation,
     Custom,
     Erf,
+    LeakyReLU,
     Linear,
     Polynomial,
     ReLU,
@@ -29,6 +31,7 @@ FUNCTIONS: dict[type[Activation], Pair] = {
     Erf: (lambda z: torch.erf(z / _ROOT_TWO), lambda z: (2 / torch.pi) ** 0.5 * torch.exp(-0.5 * z * z)),
     Linear: (lambda z: z, torch.ones_like),
     ReLU: (torch.relu, lambda z: torch.heaviside(z, torch.tensor(0.5, dtype=z.dtype, device=z.device))),
+    Absolute: (torch.abs, torch.sign),
     Tanh: (torch.tanh, lambda z: 1 - torch.tanh(z) ** 2),
     Sign: (torch.sign, torch.zeros_like),
     Sigmoid: (torch.sigmoid, lambda z: torch.sigmoid(z) * torch.sigmoid(-z)),
@@ -55,6 +58,8 @@ def functions(g: Activation, device: torch.device) -> Pair:
             return pair
     if isinstance(g, Polynomial):
         return _horner(g.coefficients), _horner(tuple(n * c for n, c in enumerate(g.coefficients))[1:])
+    if isinstance(g, LeakyReLU):
+        return _leaky(g.line - g.fold)
     if isinstance(g, Custom):
         own = getattr(g.function, "torch", None)
         if callable(own):
@@ -66,7 +71,9 @@ def functions(g: Activation, device: torch.device) -> Pair:
             )
         return _through_numpy(g), _through_numpy(g.derivative)
     known = ", ".join(kind.name for kind in FUNCTIONS)
-    raise InputError(f"the simulation has no torch form of the activation {g}; expected {known}, Polynomial or Custom")
+    raise InputError(
+        f"the simulation has no torch form of the activation {g}; expected {known}, LeakyReLU, Polynomial or Custom"
+    )
 
 
 def _horner(coefficients: tuple[float, ...]) -> Function:
@@ -79,6 +86,14 @@ def _horner(coefficients: tuple[float, ...]) -> Function:
         return total
 
     return value
+
+
+def _leaky(below: float) -> Pair:
+    """The function that is z above zero and `below` times z below it, and its slope."""
+    return (
+        lambda z: torch.nn.functional.leaky_relu(z, below),
+        lambda z: below + (1 - below) * torch.heaviside(z, torch.tensor(0.5, dtype=z.dtype, device=z.device)),
+    )
 
 
 def _autograd(function: Function) -> Function:

@@ -91,7 +91,7 @@ class LocalFields:
     def coefficients(self, Q: Array, R: Array, v: Array) -> Coefficients:
         """The coefficients at one point."""
         C, mean = self.covariance(Q, R), self.means(R)
-        return self._assemble(self.averages.pairs(C, mean), self.averages.quadruples(C, mean), v)
+        return self._assemble(*self.averages.both(C, mean), v)
 
     def _assemble(self, pairs: Pairs, quadruples: Array, v: Array) -> Coefficients:
         """The coefficients from averages, which may have leading axes."""
@@ -109,7 +109,7 @@ class LocalFields:
     def gradient(self, Q: Array, R: Array, v: Array) -> Coefficients:
         """Derivatives of the coefficients with respect to (Q, R, v), flattened as the last axis."""
         K, C, mean = len(v), self.covariance(Q, R), self.means(R)
-        by_readout = self._by_readout(self.averages.pairs(C, mean), self.averages.quadruples(C, mean), v)
+        by_readout = self._by_readout(*self.averages.both(C, mean), v)
         by_covariance = self.by_covariance(Q, R, v)
         by_mean = self._by_mean(C, R, v)
 
@@ -175,8 +175,8 @@ class LocalFields:
         index = np.arange(len(rows))
         moved[index, rows, columns] += step
         moved[index, columns, rows] = moved[index, rows, columns]
-        base = self._assemble(self.averages.pairs(C, mean), self.averages.quadruples(C, mean), v)
-        there = self._assemble(self.averages.pairs(moved, mean), self.averages.quadruples(moved, mean), v)
+        base = self._assemble(*self.averages.both(C, mean), v)
+        there = self._assemble(*self.averages.both(moved, mean), v)
 
         def derivative(name: str) -> Array:
             old, new = getattr(base, name), getattr(there, name)
@@ -194,12 +194,12 @@ class LocalFields:
         if mean is None:
             return None
         K = len(v)
-        base = self._assemble(self.averages.pairs(C, mean), self.averages.quadruples(C, mean), v)
+        base = self._assemble(*self.averages.both(C, mean), v)
         found = []
         for k in range(K):
             step = STEP * np.sqrt(C[k, k] or 1.0)
             moved = mean + step * (np.arange(len(C)) == k)
-            there = self._assemble(self.averages.pairs(C, moved), self.averages.quadruples(C, moved), v)
+            there = self._assemble(*self.averages.both(C, moved), v)
             found.append([(getattr(there, n) - getattr(base, n)) / step for n in ("A", "B", "G", "f")])
         return Coefficients(*(np.stack(parts, axis=-1) for parts in zip(*found, strict=True)))
 
@@ -217,8 +217,8 @@ class LocalFields:
         B = dS[:, K:] * J[:, K:]
         if pairs.level is not None:
             B = np.concatenate([B, np.einsum("kap,ka->kp", dS, pairs.level)[:, None]], axis=1)
-        half = np.einsum("klab,lb->kla", quadruples, S, optimize=True)
-        G = np.einsum("kla,kap->klp", half, dS, optimize=True)
+        half = (quadruples @ S[:, :, None])[..., 0]  # sum_b S_lb I4(k, l, a, b)
+        G = half @ dS
         G = G + G.swapaxes(0, 1) + self.noise**2 * dS[:, :K] * J[:, :K]
         f = np.einsum("ka,aop->kop", pairs.product[:K], ds)
         return Coefficients(A=A, B=B, G=G, f=f)

@@ -17,10 +17,8 @@ Of relative order rho / N, a sample moves a mode by what it holds of that mode i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from gaussequiv.maths.averages import Array
 from gaussequiv.theory.fields import Coefficients, LocalFields
@@ -45,7 +43,7 @@ class Dynamics:
     jumps: tuple[float, ...]  # times at which they jump
     batch_size: int
     weight_decay: float
-    twins: tuple[Any, Array]
+    twins: tuple[Array, Array] | None
     per_mode: float  # 1 / N with the terms of finite size, 0 without
 
     def pack(self, r: Array, q: Array, v: Array) -> Array:
@@ -63,6 +61,8 @@ class Dynamics:
 
         The equations keep them so; rounding does not, and a plateau amplifies what it leaves.
         """
+        if self.twins is None:
+            return self.pack(r, q, v)
         first, sign = self.twins
         signs = sign[:, None, None]
         return self.pack(signs * r[first], signs * sign[None, :, None] * q[first][:, first], sign[:, None] * v[first])
@@ -127,7 +127,7 @@ class Dynamics:
         r, q, _ = self.unpack(y)
         overlaps = self.overlaps(y)
         c, d = self.fields.coefficients(*overlaps), self.fields.gradient(*overlaps)
-        alpha, V = scipy.linalg.eigh(c.A)
+        alpha, V = np.linalg.eigh(c.A)
         lr, lr_readout = self.rates(t)
         frame = _Frame(
             dynamics=self,
@@ -137,10 +137,10 @@ class Dynamics:
             V=V,
             B=V.T @ c.B,
             r=_times(V.T, r),
-            q=_times(V.T, _times(V.T, q).swapaxes(0, 1)),
-            dA=np.einsum("ki,klp,lj->ijp", V, d.A, V, optimize=True),
-            dB=np.einsum("ki,kmp->imp", V, d.B),
-            dG=np.einsum("ki,klp,lj->ijp", V, d.G, V, optimize=True),
+            q=_rotated(V.T, q),
+            dA=_rotated(V.T, d.A),
+            dB=_times(V.T, d.B),
+            dG=_rotated(V.T, d.G),
             df=d.f,
         )
         return frame.solver
@@ -172,7 +172,7 @@ class _Frame:
         d2 = 1 / (1 + eta * rho * (self.alpha[:, None, None] + self.alpha[:, None]) + 2 * decay)
         d3 = 1 / (1 + g * self.lr_readout * dyn.weight_decay)
         response = self._response(g, d1, d2, d3)
-        factors = scipy.linalg.lu_factor(np.eye(len(response)) - response, check_finite=False)
+        inverse = np.linalg.inv(np.eye(len(response)) - response)
 
         def local(br: Array, bq: Array, bv: Array) -> tuple[Array, Array, Array]:
             """The solve with frozen coefficients, in the eigenbasis."""
@@ -183,13 +183,12 @@ class _Frame:
         def solve(b: Array) -> Array:
             br, bq, bv = dyn.unpack(b)
             br = _times(self.V.T, br)
-            bq = _times(self.V.T, _times(self.V.T, bq).swapaxes(0, 1))
+            bq = _rotated(self.V.T, bq)
             xr, xq, xv = local(br, bq, bv)
             p = np.concatenate([self._back(xq @ rho).ravel(), (self.V @ xr.sum(axis=-1)).ravel(), xv.ravel()])
-            p = scipy.linalg.lu_solve(factors, p, check_finite=False)
-            ur, uq, uv = self._coupling(p)
+            ur, uq, uv = self._coupling(inverse @ p)
             xr, xq, xv = local(br + g * ur, bq + g * uq, bv + g * uv)
-            xq = _times(self.V, _times(self.V, xq).swapaxes(0, 1))
+            xq = _rotated(self.V, xq)
             return dyn.symmetrised(_times(self.V, xr), (xq + xq.swapaxes(0, 1)) / 2, xv)
 
         return solve
@@ -225,8 +224,7 @@ class _Frame:
         half += eta**2 * (np.einsum("ijb,jbp->ijp", YB, self.dA) + np.einsum("ijn,jnp->ijp", UB, self.dB))
         noise = (flat @ dyn.source).reshape(K, K, 1) * self.dG
         Q = half + half.swapaxes(0, 1) + g * self.lr**2 / dyn.batch_size * noise
-        Q = np.einsum("ki,ijp,lj->klp", self.V, Q, self.V, optimize=True)
-        R = np.einsum("ki,imp->kmp", self.V, R)
+        Q, R = _rotated(self.V, Q), _times(self.V, R)
         v = -g * self.lr_readout * d3 * self.df
         return np.concatenate([x.reshape(-1, x.shape[-1]) for x in (Q, R, v)])
 
@@ -237,6 +235,11 @@ class _Frame:
 def _times(A: Array, x: Array) -> Array:
     """sum_j A_ij x_j... for matrices per mode, mode axis last."""
     return (A @ x.reshape(len(x), -1)).reshape(len(A), *x.shape[1:])
+
+
+def _rotated(V: Array, x: Array) -> Array:
+    """V x V^T for every mode, mode axis last; x need not be symmetric."""
+    return _times(V, _times(V, x).swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def _times_transposed(B: Array, r: Array) -> Array:

@@ -34,6 +34,7 @@ COARSE = 100.0  # ratio of the tolerances of the two solutions that are compared
 ONSET = 10.0  # growth of Q, R or v, relative to their natural sizes, with which a divergence sets in
 LOOSE = 1e-4  # accuracy of a state whose stability is asked for
 LONG = 1e4  # longest relaxation time of its modes
+FINER = 10.0  # the least by which a tolerance that was not enough is lowered
 OUTLIER = 0.1  # lr a_max rho_max / N beyond which the limit of large N is in doubt
 
 
@@ -184,18 +185,19 @@ def trajectory(
         raise InputError("finite_size=True is for centred inputs; leave center=True, or finite_size out")
     checked = np.concatenate([[0.0], end * np.geomspace(1e-4, 1, 100)]) if times is None else checked_times(times)
     fields = _fields(problem, 1e-2 * rtol)
+    known = modes(problem, longest=0.0, tolerance=1.0) if isinstance(problem.model, GaussianModel) else None  # exact
     options = (reduce, finite_size, max_steps, progress)
     tolerance, ratio = PER_STEP * rtol, COARSE
-    _, coarse, _ = _solved(problem, fields, end, COARSE * tolerance, *options)
+    _, coarse, _ = _solved(problem, fields, known, end, COARSE * tolerance, *options)
     while True:
-        dynamics, solution, of_modes = _solved(problem, fields, end, tolerance, *options)
+        dynamics, solution, of_modes = _solved(problem, fields, known, end, tolerance, *options)
         error = _difference(dynamics, solution, coarse, checked) * 2 / ratio
         if max(fields.averages.error, of_modes) > rtol:  # no smaller step would mend it
             error = np.maximum(error, max(fields.averages.error, of_modes))
             return Trajectory(problem, dynamics, solution, rtol, error, checked)
         if not error.max() > rtol or tolerance <= FINEST:
             return Trajectory(problem, dynamics, solution, rtol, error, checked)
-        coarse, ratio = solution, min(max(COARSE, 4 * float(error.max()) / rtol), tolerance / FINEST)
+        coarse, ratio = solution, min(max(FINER, 4 * float(error.max()) / rtol), tolerance / FINEST)
         tolerance /= ratio
 
 
@@ -266,6 +268,7 @@ def _stability(problem: OnlineSGD, time: float) -> Stability:
 def _solved(
     problem: OnlineSGD,
     fields: LocalFields,
+    known: Modes | None,
     end: float,
     rtol: float,
     reduce: bool,
@@ -277,16 +280,17 @@ def _solved(
 
     Modes and nodes are chosen again if A grew beyond what they were made for.
     """
-    fastest = max(problem.rates(t)[0] for t in np.linspace(0, end, 200))
-    relaxation = fastest * _relaxation_bound(problem, fields)
+    times = np.linspace(0, end, 200) if problem.scheduled else [0.0]
+    fastest = max(problem.rates(float(t))[0] for t in times)
+    relaxation = fastest * _relaxation_bound(problem, fields, known)
     while True:
         longest, tolerance = 10 * relaxation * end, max(1e-4 * rtol, 1e-14)
-        found = modes(problem, longest=longest, tolerance=max(1e-2 * rtol, 1e-12))
+        found = known or modes(problem, longest=longest, tolerance=max(1e-2 * rtol, 1e-12))
         dynamics, start = equations(problem, fields, found, finite_size=finite_size)
         if reduce:
             dynamics, start = _reduced(dynamics, start, longest, tolerance)
         solution = _integrated(dynamics, start, end, rtol, max_steps, progress)
-        if not reduce and isinstance(problem.model, GaussianModel):
+        if not reduce and known is not None:
             return dynamics, solution, 0.0
         seen = fastest * max(_relaxation_rate(dynamics, x) for x in solution.values[:: max(1, solution.steps // 50)])
         if seen <= 5 * relaxation:  # q relaxes at twice the rate of w
@@ -404,8 +408,11 @@ def _require_derivative(g: Any) -> None:
     g.derivative(np.linspace(-1, 1, 3))
 
 
-def _twins(weights: Array, readout: Array, *, odd: bool) -> tuple[Any, Array]:
-    """For every unit the first one that equals it, for odd activations up to the sign of (w, v), and that sign."""
+def _twins(weights: Array, readout: Array, *, odd: bool) -> tuple[Any, Array] | None:
+    """For every unit the first one that equals it, for odd activations up to the sign of (w, v), and that sign.
+
+    None where all units differ.
+    """
     units = np.column_stack([weights, readout])
     first, sign = np.arange(len(units)), np.ones(len(units))
     for k, unit in enumerate(units):
@@ -413,7 +420,7 @@ def _twins(weights: Array, readout: Array, *, odd: bool) -> tuple[Any, Array]:
             for s in (1.0, -1.0) if odd else (1.0,):
                 if first[k] == k and np.array_equal(unit, s * units[j]):
                     first[k], sign[k] = first[j], s * sign[j]
-    return first, sign
+    return (first, sign) if np.any(first != np.arange(len(units))) else None
 
 
 def _reduced(dynamics: Dynamics, start: Array, longest: float, tolerance: float) -> tuple[Dynamics, Array]:
@@ -436,15 +443,18 @@ def _relative_size(data: Array) -> Array:
     return size / (size.max() or 1.0)
 
 
-def _relaxation_bound(problem: OnlineSGD, fields: LocalFields) -> float:
+def _relaxation_bound(problem: OnlineSGD, fields: LocalFields, known: Modes | None) -> float:
     """The largest eigenvalue of A, at the start or with readouts of the teacher's size."""
-    order = problem.order_parameters(problem.student.weights, problem.student.readout)
-    R = order.R if problem.center else np.column_stack([order.R, order.student_mean])
-    v = order.v.reshape(problem.student.units, -1)
+    v = problem.student.readout.reshape(problem.student.units, -1)
+    if known is not None:
+        Q, R = (known.w * known.rho) @ known.w.T, known.w @ known.b.T
+    else:
+        order = problem.order_parameters(problem.student.weights, problem.student.readout)
+        Q, R = order.Q, order.R if problem.center else np.column_stack([order.R, order.student_mean])
     readout = max(float(np.sum(v**2)), float(np.sum(fields.a**2)))
-    reach = np.sqrt(max(float(np.diagonal(order.Q).max()), 1e-12)) * np.linspace(-3, 3, 101)
+    reach = np.sqrt(max(float(np.diagonal(Q).max()), 1e-12)) * np.linspace(-3, 3, 101)
     steepest = float(np.max(fields.student.derivative(reach) ** 2)) * readout
-    return max(float(np.abs(scipy.linalg.eigvalsh(fields.coefficients(order.Q, R, v).A)).max()), steepest)
+    return max(float(np.abs(scipy.linalg.eigvalsh(fields.coefficients(Q, R, v).A)).max()), steepest)
 
 
 def _relaxation_rate(dynamics: Dynamics, values: Array) -> float:
