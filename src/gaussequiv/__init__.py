@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from gaussequiv.models.sweeps import Curves as Curves
     from gaussequiv.models.sweeps import Sweep as Sweep
     from gaussequiv.theory import predict as predict
+    from gaussequiv.theory.classification import classification_error as classification_error
+    from gaussequiv.theory.ensembles import ensemble as ensemble
+    from gaussequiv.theory.online import stability as stability
+    from gaussequiv.theory.online import trajectory as trajectory
+    from gaussequiv.theory.phases import asymptote as asymptote
+    from gaussequiv.theory.phases import phases as phases
+    from gaussequiv.theory.phases import plateau as plateau
 
 __version__ = "0.1.0"
 
@@ -46,8 +53,15 @@ _HOMES = {
     "StorageError": "errors",
     "Sweep": "models.sweeps",
     "TwoLayer": "models.networks",
+    "asymptote": "theory.phases",
+    "classification_error": "theory.classification",
+    "ensemble": "theory.ensembles",
     "log_times": "models.problems",
+    "phases": "theory.phases",
+    "plateau": "theory.phases",
     "predict": "theory",
+    "stability": "theory.online",
+    "trajectory": "theory.online",
 }
 _MODULES = {
     "generators": "generators",

@@ -84,7 +84,8 @@ class Curve:
         """One sentence: all points are good, or the first one that is not and what to do."""
         for t, status in zip(self.times, self.status, strict=True):
             if status is not Status.OK:
-                return f"first at t = {t:.4g}: {status}: {status.sentence}"
+                why = self.provenance.get("divergence") if status is Status.DIVERGED else None
+                return f"first at t = {t:.4g}: {status}: {status.sentence}" + (f" ({why})" if why else "")
         return f"all {len(self.times)} points: {Status.OK.sentence}"
 
     def to_dataframe(self) -> "pd.DataFrame":
@@ -157,7 +158,7 @@ def load_dataset(path: str | Path, *kinds: str) -> "xr.Dataset":
 
 
 def _axes(name: str) -> tuple[str, ...]:
-    """Axes of a variable by its name: `T` has no time, `..._se` those of its quantity, `test_errors` one a seed.
+    """Axes of a variable by its name: `T` has no time, `..._se`, `..._sd` those of their quantity, `test_errors` one a seed.
 
     The axis `output` of a readout is there only if the readout is a matrix.
     """
@@ -165,4 +166,4 @@ def _axes(name: str) -> tuple[str, ...]:
         return AXES["T"]
     if name == "test_errors":
         return ("time", "seed")
-    return ("time", *AXES.get(name.removesuffix("_se"), ()))
+    return ("time", *AXES.get(name.removesuffix("_se").removesuffix("_sd"), ()))

@@ -184,6 +184,13 @@ class OnlineSGD:
         )
 
 
+def checked_problem(problem: object) -> OnlineSGD:
+    """The problem as it is, or an `InputError` for anything else."""
+    if not isinstance(problem, OnlineSGD):
+        raise InputError(f"a {type(problem).__name__} is no problem; expected an OnlineSGD")
+    return problem
+
+
 def _rate(name: str, rate: "float | Schedule", t: float) -> float:
     if not callable(rate):
         return float(rate)

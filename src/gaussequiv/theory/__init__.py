@@ -7,6 +7,7 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.problems import OnlineSGD
 from gaussequiv.models.sweeps import Curves, Sweep
 from gaussequiv.theory import online, sweeps
+from gaussequiv.theory.classification import classification_error
 
 
 @overload
@@ -18,6 +19,7 @@ def predict(
     reduce: bool = True,
     finite_size: bool = False,
     max_steps: int = 20_000,
+    classification: bool = False,
     workers: int = 1,
     progress: Any = None,
 ) -> Curve: ...
@@ -45,6 +47,7 @@ def predict(
     reduce: bool = True,
     finite_size: bool = False,
     max_steps: int = 20_000,
+    classification: bool = False,
     workers: int = 1,
     progress: Any = None,
 ) -> Curve | Curves:
@@ -57,6 +60,7 @@ def predict(
         reduce: replace the modes by a few nodes, to an accuracy beyond `rtol`.
         finite_size: add the terms of relative order rho / N to the equations of online learning.
         max_steps: steps of the solver after which the remaining times are marked not converged.
+        classification: add the error of the signs of the outputs, see `classification_error`; not for a sweep.
         workers: processes that share the points of a sweep; the result does not depend on it.
         progress: called with the time reached; over a sweep, with its mean over the points.
 
@@ -69,7 +73,12 @@ def predict(
         case OnlineSGD() | Sweep() if times is None:
             raise InputError("online learning is predicted at times; pass times=log_times(100)")
         case OnlineSGD():
-            return online.predict(problem, times, progress=progress, **options)
+            curve = online.predict(problem, times, progress=progress, **options)
+            return classification_error(curve, problem) if classification else curve
+        case Sweep() if classification:
+            raise InputError(
+                "classification=True is for one problem; add classification_error to the curves of a sweep"
+            )
         case Sweep():
             return sweeps.predict(problem, times, workers=workers, progress=progress, **options)
         case _:

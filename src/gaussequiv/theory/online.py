@@ -20,16 +20,20 @@ from gaussequiv.maths.solvers import Solution, Status
 from gaussequiv.maths.spectra import relaxation_nodes
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
-from gaussequiv.models.problems import OnlineSGD, checked_times
+from gaussequiv.models.problems import OnlineSGD, checked_problem, checked_times
 from gaussequiv.theory.fields import LocalFields
 from gaussequiv.theory.modes import Modes, modes
 from gaussequiv.theory.motion import Dynamics
+from gaussequiv.theory.stability import Stability
 
 FLOOR = 1e-2  # part of the initial test error below which its accuracy is absolute
 FINEST = 1e-13  # smallest tolerance of a step
 BOUND = 1e12  # growth of Q, R or v, relative to their start, that counts as divergence
 PER_STEP = 4.0  # tolerance of a step, in units of the accuracy asked for: errors of the curve are ten times smaller
 COARSE = 100.0  # ratio of the tolerances of the two solutions that are compared
+ONSET = 10.0  # growth of Q, R or v, relative to their natural sizes, with which a divergence sets in
+LOOSE = 1e-4  # accuracy of a state whose stability is asked for
+LONG = 1e4  # longest relaxation time of its modes
 FINER = 10.0  # the least by which a tolerance that was not enough is lowered
 OUTLIER = 0.1  # lr a_max rho_max / N beyond which the limit of large N is in doubt
 
@@ -101,7 +105,25 @@ class Trajectory:
         cost = {"steps": s.steps, "rejected": s.rejected, "nodes": len(self.dynamics.rho)}
         accuracy = {"rtol": self.rtol, "estimated_error": float(self.error.max(initial=0.0))}
         notes = [note for note in (self.outlier_sentence,) if note]
-        return {"kind": "theory", **accuracy, **cost, "warnings": notes, "problem": self.problem.describe()}
+        found = {"kind": "theory", **accuracy, **cost, "warnings": notes, "problem": self.problem.describe()}
+        return found | ({"divergence": self.divergence} if self.divergence else {})
+
+    @cached_property
+    def divergence(self) -> str:
+        """Where the solution diverged: the limits of the learning rates that were passed at the start, or at the onset."""
+        if self.status is not Status.DIVERGED:
+            return ""
+        Q, R, v = self._overlaps(self.solution.times)
+        overlaps = np.maximum(np.abs(Q).max(axis=(1, 2)), np.abs(R).max(axis=(1, 2)))
+        readouts, fields = np.abs(v).max(axis=(1, 2)), self.dynamics.fields
+        scale, scale_v = max(overlaps[0], np.abs(fields.T).max()), max(readouts[0], np.abs(fields.a).max())
+        grown = int(np.argmax((overlaps > ONSET * scale) | (readouts > ONSET * scale_v)))
+        onset = float(self.solution.times[max(grown - 1, 0)])
+        for time in (0.0, onset):
+            found = _stability(self.problem, time)
+            if found.passed:
+                return str(found)
+        return f"no limit of small perturbations was passed up to t = {onset:.4g}: the growth is not that of a linear response"
 
     @cached_property
     def outlier(self) -> float:
@@ -216,6 +238,31 @@ def predict(
     if found.outlier_sentence:
         warnings.warn(found.outlier_sentence, FiniteSizeWarning, stacklevel=3)
     return found.curve(t)
+
+
+def stability(problem: OnlineSGD, time: float = 0.0) -> Stability:
+    """The largest stable learning rates of a problem at the state that it reaches at `time`.
+
+    Raises:
+        InputError: no problem, or a time that is negative or not reached, because the solution diverges or stops before it.
+
+    """
+    found = _stability(checked_problem(problem), number("time", time))
+    if found.time < time:
+        raise InputError(f"time={time:g}; the solution ends at t = {found.time:.4g}, ask for a time up to that")
+    return found
+
+
+def _stability(problem: OnlineSGD, time: float) -> Stability:
+    """The limits at a time, or at the end of a solution that does not reach it."""
+    if time > 0:
+        found = trajectory(problem, time, rtol=LOOSE)
+        dynamics, y, time = found.dynamics, found.solution.final, found.end
+    else:
+        fields = _fields(problem, 1e-2 * LOOSE)
+        dynamics, y = equations(problem, fields, modes(problem, longest=LONG, tolerance=LOOSE))
+    mean_square = float(np.sum(problem.input_mean**2))
+    return Stability.of(dynamics, y, time, problem.model.input_dim, mean_square)
 
 
 def _solved(
