@@ -65,6 +65,12 @@ class Averages(abc.ABC):
         """`pairs` and `quadruples` at once."""
         return self.pairs(C, mean), self.quadruples(C, mean)
 
+    def contracted(self, C: Array, S: Array, mean: Array | None = None) -> tuple[Pairs, Array]:
+        """`pairs`, and the averages of four fields in the sum over a and b with S_ka S_lb, (..., K, K), for S (K, L)."""
+        pairs, quadruples = self.both(C, mean)
+        half = (quadruples @ S[:, :, None])[..., 0]
+        return pairs, np.sum(half * S[:, None, :], axis=-1)
+
     @property
     def error(self) -> float:
         """The largest error found so far, relative to the size of the averages; 0 for closed forms."""
@@ -121,6 +127,10 @@ class Tilted(Closed):
 
     student: GaussianSlope
 
+    def __init__(self, student: Activation, teacher: Activation, units: int) -> None:
+        super().__init__(student, teacher, units)
+        self._indices: dict[int, tuple[Any, ...]] = {}
+
     def pairs(self, C: Array, mean: Array | None = None) -> Pairs:
         K, beta = self.units, self.student.beta
         slopes, own = self.table(_slopes, C, K), C[..., :K, :]
@@ -134,6 +144,37 @@ class Tilted(Closed):
         K, pairs = self.units, self.pairs(C)
         tilted = self.table(_product, self.student.tilted(C, K))
         return pairs, pairs.slopes[..., :K, None, None] * tilted
+
+    def contracted(self, C: Array, S: Array, mean: Array | None = None) -> tuple[Pairs, Array]:
+        """For equal activations on pairs k <= l and a <= b only, written out: this is what the time of a curve goes into."""
+        if C.ndim > 2 or self.student != self.teacher:
+            return super().contracted(C, S, mean)
+        K, beta, pairs = self.units, self.student.beta, self.pairs(C)
+        k, other, a, b, diagonal, twice, place = self._upper(len(C))
+        variance = 1 + beta * C.ravel()[:: len(C) + 1]
+        across = beta * C[k, other][:, None]
+        first, second = C[k], C[other]
+        in_k, in_other = (
+            variance[other][:, None] * first - across * second,
+            variance[k][:, None] * second - across * first,
+        )
+        scale = beta / (variance[k] * variance[other] - across[:, 0] ** 2)[:, None]
+        tilted = C[a, b] - scale * (first[:, a] * in_k[:, b] + second[:, a] * in_other[:, b])
+        left = tilted[:, diagonal]
+        averages = self.student.product(self.student, left[:, a], left[:, b], tilted)
+        weight = S[k][:, a] * S[other][:, b] + S[k][:, b] * S[other][:, a]
+        squares = np.sum(weight * averages * twice, axis=1)
+        return pairs, pairs.slopes[:, :K] * squares[place]
+
+    def _upper(self, L: int) -> tuple[Any, ...]:
+        """Indices of the pairs k <= l and a <= b, of the diagonal among these, weights 1 or 1/2, and places of (k, l)."""
+        if L not in self._indices:
+            K = self.units
+            (k, other), (a, b) = np.triu_indices(K), np.triu_indices(L)
+            place = np.zeros((K, K), dtype=int)
+            place[k, other] = place[other, k] = np.arange(len(k))
+            self._indices[L] = k, other, a, b, np.flatnonzero(a == b), np.where(a == b, 0.5, 1.0), place
+        return self._indices[L]
 
 
 @final

@@ -90,20 +90,20 @@ class LocalFields:
 
     def coefficients(self, Q: Array, R: Array, v: Array) -> Coefficients:
         """The coefficients at one point."""
-        C, mean = self.covariance(Q, R), self.means(R)
-        return self._assemble(*self.averages.both(C, mean), v)
+        return self._at(self.covariance(Q, R), self.means(R), v)
 
-    def _assemble(self, pairs: Pairs, quadruples: Array, v: Array) -> Coefficients:
-        """The coefficients from averages, which may have leading axes."""
+    def _at(self, C: Array, mean: Array | None, v: Array) -> Coefficients:
+        """The coefficients from averages at covariances C (..., L, L)."""
         K, s = len(v), self.readout(v)
-        S = s @ s.T
-        SK, J = S[:K], pairs.slopes
-        A = SK[:, :K] * J[..., :K] + np.eye(K) * np.sum(SK * pairs.bend, axis=-1)[..., None]
+        SK = s[:K] @ s.T
+        pairs, squares = self.averages.contracted(C, SK, mean)
+        J = pairs.slopes
+        A = SK[:, :K] * J[..., :K]
+        A[..., range(K), range(K)] += np.sum(SK * pairs.bend, axis=-1)
         B = SK[:, K:] * J[..., K:]
         if pairs.level is not None:
             B = np.concatenate([B, np.sum(SK * pairs.level, axis=-1)[..., None]], axis=-1)
-        half = (quadruples @ SK[:, :, None])[..., 0]  # sum_b S_lb I4(k, l, a, b)
-        G = np.sum(half * SK[:, None, :], axis=-1) + self.noise**2 * SK[:, :K] * J[..., :K]
+        G = squares + self.noise**2 * SK[:, :K] * J[..., :K] if self.noise else squares
         return Coefficients(A=A, B=B, G=G, f=pairs.product[..., :K, :] @ s)
 
     def gradient(self, Q: Array, R: Array, v: Array) -> Coefficients:
@@ -175,8 +175,8 @@ class LocalFields:
         index = np.arange(len(rows))
         moved[index, rows, columns] += step
         moved[index, columns, rows] = moved[index, rows, columns]
-        base = self._assemble(*self.averages.both(C, mean), v)
-        there = self._assemble(*self.averages.both(moved, mean), v)
+        base = self._at(C, mean, v)
+        there = self._at(moved, mean, v)
 
         def derivative(name: str) -> Array:
             old, new = getattr(base, name), getattr(there, name)
@@ -194,12 +194,12 @@ class LocalFields:
         if mean is None:
             return None
         K = len(v)
-        base = self._assemble(*self.averages.both(C, mean), v)
+        base = self._at(C, mean, v)
         found = []
         for k in range(K):
             step = STEP * np.sqrt(C[k, k] or 1.0)
             moved = mean + step * (np.arange(len(C)) == k)
-            there = self._assemble(*self.averages.both(C, moved), v)
+            there = self._at(C, moved, v)
             found.append([(getattr(there, n) - getattr(base, n)) / step for n in ("A", "B", "G", "f")])
         return Coefficients(*(np.stack(parts, axis=-1) for parts in zip(*found, strict=True)))
 

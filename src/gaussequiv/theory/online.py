@@ -29,7 +29,7 @@ from gaussequiv.theory.stability import Stability
 FLOOR = 1e-2  # part of the initial test error below which its accuracy is absolute
 FINEST = 1e-13  # smallest tolerance of a step
 BOUND = 1e12  # growth of Q, R or v, relative to their start, that counts as divergence
-PER_STEP = 4.0  # tolerance of a step, in units of the accuracy asked for: errors of the curve are ten times smaller
+PER_STEP = 3.0  # tolerance of a step, in units of the accuracy asked for: errors of the curve are ten times smaller
 COARSE = 100.0  # ratio of the tolerances of the two solutions that are compared
 ONSET = 10.0  # growth of Q, R or v, relative to their natural sizes, with which a divergence sets in
 LOOSE = 1e-4  # accuracy of a state whose stability is asked for
