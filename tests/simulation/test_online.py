@@ -14,7 +14,7 @@ from gaussequiv.errors import InputError
 from gaussequiv.maths.activations import Activation, Custom, Sign
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.simulation.blocks import Rule
-from gaussequiv.simulation.compiled import KINDS, value_and_slope
+from gaussequiv.simulation.compiled import KINDS, coefficients_of, value_and_slope
 from gaussequiv.simulation.functions import functions
 from gaussequiv.simulation.samples import Source
 from gaussequiv.simulation.training import Run
@@ -140,7 +140,7 @@ def test_the_simulations_activations_are_those_of_the_theory(case):
 @cases.each([case for case in cases.ACTIVATIONS if type(case) in KINDS])
 def test_the_kernels_activations_are_those_of_torch(case):
     z = np.concatenate([np.linspace(-4, 4, 41), [0.0, -800.0, 800.0]])
-    coefficients = np.array(getattr(case, "coefficients", ()))
+    coefficients = coefficients_of(case)
     kernel = np.array([value_and_slope(KINDS[type(case)], coefficients, float(one)) for one in z])
     for mine, torchs in zip(kernel.T, functions(case, CPU), strict=True):
         np.testing.assert_allclose(mine, torchs(torch.from_numpy(z)).numpy(), rtol=1e-12, atol=1e-14)

@@ -164,7 +164,13 @@ def reference(name):
 @pytest.mark.parametrize("reduce", [True, False])
 @pytest.mark.parametrize("name", ["ident", "a", "a_fixed_v"])
 @pytest.mark.parametrize(
-    ("rtol", "relative", "absolute"), [(1e-4, 1e-3, 1e-5), (1e-6, 1e-5, 1e-8), (1e-8, 1e-6, 1e-9), (1e-10, 1e-8, 1e-10)]
+    ("rtol", "relative", "absolute"),
+    [
+        (1e-4, 1e-3, 1e-5),
+        (1e-6, 1e-5, 1e-8),
+        (1e-8, 1e-6, 1e-9),
+        pytest.param(1e-10, 1e-8, 1e-10, marks=pytest.mark.slow),
+    ],
 )
 def test_reference_curves_are_met(name, rtol, relative, absolute, reduce):
     z, problem = reference(name)
@@ -274,7 +280,7 @@ def test_twins_stay_on_their_plateau_for_ever_and_so_do_twins_of_opposite_sign()
     np.testing.assert_array_equal(one.data.R.values[:, 0], one.data.R.values[:, 1])
 
 
-@pytest.mark.parametrize("perturbation", [1e-4, 1e-6])
+@pytest.mark.parametrize("perturbation", [1e-4, pytest.param(1e-6, marks=pytest.mark.slow)])
 def test_the_escape_from_a_plateau_is_accurate_although_it_amplifies_every_error(perturbation):
     problem = plateau(perturbation)
     dynamics, start = started(problem)

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaussequiv.maths.activations import Activation, Polynomial
-from gaussequiv.simulation.compiled import COMPILED, KINDS, Array, run_steps
+from gaussequiv.maths.activations import Activation
+from gaussequiv.simulation.compiled import COMPILED, KINDS, Array, coefficients_of, run_steps
 from gaussequiv.simulation.functions import Pair, functions
 
 Rates = tuple[Array, Array, Array]
@@ -82,7 +82,7 @@ class Rule:
     def _steps(self, state: State, samples: Samples, rates: Rates) -> State:
         """One step after the other, compiled."""
         g = self.activation
-        coefficients = np.array(g.coefficients if isinstance(g, Polynomial) else (), dtype=float)
+        coefficients = coefficients_of(g)
         weights, readouts = (part.clone() for part in state)
         x, y, zeta = (part.numpy() for part in samples.chunk)
         changed = (weights.numpy(), readouts.numpy())

@@ -9,7 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from gaussequiv.maths.activations import GELU, Activation, Erf, Linear, Polynomial, ReLU, Sigmoid, Sign, Softplus, Tanh
+from gaussequiv.maths.activations import (
+    GELU,
+    Absolute,
+    Activation,
+    Erf,
+    LeakyReLU,
+    Linear,
+    Polynomial,
+    ReLU,
+    Sigmoid,
+    Sign,
+    Softplus,
+    Tanh,
+)
 
 try:
     import numba
@@ -21,7 +34,7 @@ except ImportError:
 Array = np.ndarray[Any, np.dtype[Any]]
 CACHED = 32  # samples that all students of a seed see in turn while they are in the cache
 
-ERF, LINEAR, RELU, TANH, SIGN, SIGMOID, SOFTPLUS, GAUSSIAN, POLYNOMIAL = range(9)
+ERF, LINEAR, RELU, TANH, SIGN, SIGMOID, SOFTPLUS, GAUSSIAN, LINES, POLYNOMIAL = range(10)
 KINDS: dict[type[Activation], int] = {
     Erf: ERF,
     Linear: LINEAR,
@@ -31,8 +44,23 @@ KINDS: dict[type[Activation], int] = {
     Sigmoid: SIGMOID,
     Softplus: SOFTPLUS,
     GELU: GAUSSIAN,
+    Absolute: LINES,
+    LeakyReLU: LINES,
     Polynomial: POLYNOMIAL,
 }
+
+
+def coefficients_of(g: Activation) -> Array:
+    """Those of a polynomial, or the slopes below and above zero of two lines; none for the others."""
+    match g:
+        case Polynomial():
+            return np.array(g.coefficients)
+        case Absolute():
+            return np.array([-1.0, 1.0])
+        case LeakyReLU():
+            return np.array([g.line - g.fold, 1.0])
+        case _:
+            return np.zeros(0)
 
 
 def _fast(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,6 +95,9 @@ def value_and_slope(kind: int, coefficients: Array, z: float) -> tuple[float, fl
     if kind == GAUSSIAN:
         below = 0.5 * math.erfc(-z * math.sqrt(0.5))
         return z * below, below + z * math.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
+    if kind == LINES:
+        slope = coefficients[1] if z > 0 else coefficients[0] if z < 0 else (coefficients[0] + coefficients[1]) / 2
+        return slope * z, slope
     h, d = 0.0, 0.0
     for n in range(len(coefficients) - 1, -1, -1):
         d = d * z + h
