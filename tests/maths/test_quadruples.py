@@ -4,7 +4,21 @@ import numpy as np
 import pytest
 
 import oracles
-from gaussequiv.maths.activations import Absolute, Erf, LeakyReLU, Linear, Polynomial, ReLU, Sign, Tanh
+from cases import half_square
+from gaussequiv.maths.activations import (
+    GELU,
+    Absolute,
+    Custom,
+    Erf,
+    LeakyReLU,
+    Linear,
+    Polynomial,
+    ReLU,
+    Sigmoid,
+    Sign,
+    Softplus,
+    Tanh,
+)
 from gaussequiv.maths.orthants import sign_moment
 from gaussequiv.maths.quadruples import Conditional, Orthants, Tilted, averages
 
@@ -126,3 +140,47 @@ def test_quadrature_says_how_far_it_is_off():
     close = np.array([[1, 0.2, 0.2], [0.2, 1, 0.99999], [0.2, 0.99999, 1]])
     rough.quadruples(close, np.array([0.1, 0.2, -0.1]))
     assert rough.error > 1e-9  # two jumps that nearly coincide
+
+
+def step_like(z):
+    return np.tanh(50 * (z - 0.3))
+
+
+STEEP = Custom(step_like, lambda z: 50 / np.cosh(np.clip(50 * (z - 0.3), -300, 300)) ** 2)
+
+
+@pytest.mark.parametrize(
+    "g", [Tanh(), Sigmoid(), GELU(), Softplus(), STEEP, Custom(half_square, lambda z: np.maximum(z, 0))]
+)
+@pytest.mark.parametrize("variance", [1e-6, 0.1, 1.0, 30.0, 300.0])
+def test_averages_are_right_at_any_variance_or_say_that_they_are_not(g, variance):
+    """Against Gauss-Legendre panels of their own on a fine grid, for one field of that variance and an independent one."""
+    rule = Conditional(g, Erf(), 1, 1e-8)
+    C = np.array([[variance, 0.0], [0.0, 1.0]])
+    pairs, four = rule.pairs(C), rule.quadruples(C)
+    x, w = np.polynomial.legendre.leggauss(12)
+    edges = np.linspace(-10, 10, 20_001)
+    z = ((edges[1:] + edges[:-1])[:, None] / 2 + (edges[1] - edges[0]) / 2 * x).ravel()
+    weight = np.tile(w, 20_000) * (edges[1] - edges[0]) / 2 * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    u = np.sqrt(variance) * z
+    value, slope = g(u), g.derivative(u)
+    for found, expected in (
+        (pairs.slopes[0, 0], weight @ slope**2),
+        (pairs.product[0, 0], weight @ value**2),
+        (four[0, 0, 0, 0], weight @ (slope * value) ** 2),
+        (four[0, 0, 1, 1], weight @ slope**2 / 3),
+    ):
+        assert abs(found - expected) <= 1e-6 * abs(expected) + rule.error * abs(expected) * 10
+    if variance <= 30 and g is not STEEP:
+        assert rule.error < 1e-7
+
+
+def test_a_unit_of_relu_that_vanishes_is_the_limit_of_small_ones():
+    A = np.random.default_rng(6).standard_normal((3, 5)) / 2
+    rule = Orthants(ReLU(), Sign(), 2)
+    small, none = (np.vstack([scale * A[:1], A[1:]]) for scale in (1e-9, 0.0))
+    near, limit = rule.pairs(small @ small.T), rule.pairs(none @ none.T)
+    np.testing.assert_allclose(limit.slopes[0, 0], near.slopes[0, 0], rtol=1e-12)
+    np.testing.assert_allclose(limit.product, near.product, atol=1e-8)
+    four = rule.quadruples(none @ none.T)
+    np.testing.assert_allclose(four[0, 0, 2, 2], 0.5, rtol=1e-12)  # E theta(x)^2 sign(y)^2

@@ -1,5 +1,6 @@
 """The equations of motion: the paper's form, Saad and Solla's limit, symmetries, converged references."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -442,3 +443,39 @@ def test_what_the_largest_mode_does_in_a_step_is_warned_of():
         curve = ge.predict(problem, times=[0, 1], rtol=1e-4)
     assert "finite_size=True" in curve.warnings[0]
     assert not ge.predict(cases.problem(cases.correlated_model("white", N=200, D=30), lr=0.1), times=[0, 1]).warnings
+
+
+def test_a_schedule_without_announced_jumps_is_followed():
+    """A pulse between steps, as a function and with its jumps announced."""
+
+    def pulse(t):
+        return 5.0 if 50 < t < 50.1 else 1e-3
+
+    model = cases.correlated_model("spread", N=100, D=50)
+    announced = ge.schedules.Step((1e-3, 5.0, 1e-3), (50.0, 50.1))
+    times = [0, 49, 51, 100]
+    one, other = (ge.predict(cases.problem(model, lr=lr), times=times, rtol=1e-5) for lr in (pulse, announced))
+    np.testing.assert_allclose(one.test_error, other.test_error, rtol=1e-4)
+    assert abs(one.test_error[2] / one.test_error[1] - 1) > 0.01
+
+
+def test_a_smooth_schedule_meets_the_tolerance_that_is_asked_for():
+    """The explicit derivative in time keeps the order of the method: the steps do not multiply."""
+    problem = cases.problem(lr=lambda t: 0.3 / (1 + 0.5 * t))
+    reference = ge.predict(problem, times=[0, 1, 5], rtol=1e-10).test_error
+    curve = ge.predict(problem, times=[0, 1, 5], rtol=1e-6)
+    np.testing.assert_allclose(curve.test_error, reference, rtol=2e-6)
+    dynamics, y = started(problem)
+    h = 1e-4
+    expected = (dynamics(1 + h, y) - dynamics(1 - h, y)) / (2 * h)
+    np.testing.assert_allclose(dynamics.explicit(1.0, y), expected, rtol=1e-4, atol=1e-9)
+
+
+def test_a_unit_of_relu_that_starts_at_zero_is_the_limit_of_small_ones():
+    base = cases.problem(cases.correlated_model(N=30, D=20), student="relu", teacher="relu", lr=0.3, noise=0.3)
+    curves = []
+    for scale in (0.0, 1e-7):
+        weights = base.student.weights * np.array([[1.0], [scale]])
+        student = ge.TwoLayer(weights, base.student.readout, "relu")
+        curves.append(ge.predict(replace(base, student=student), times=[0, 0.5, 1], rtol=1e-4))
+    np.testing.assert_allclose(curves[0].test_error, curves[1].test_error, rtol=3e-4)

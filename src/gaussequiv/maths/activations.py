@@ -518,7 +518,7 @@ class Custom(Activation):
 
 def _root(a: Any) -> Array:
     """Sqrt(a), and infinity for 0, so that a vanished field adds nothing."""
-    return np.where(np.asarray(a) > 0, np.sqrt(a), np.inf)
+    return np.where(np.asarray(a) > 0, np.sqrt(np.maximum(a, 0.0)), np.inf)
 
 
 def _peak(a: Any) -> Array:
@@ -528,7 +528,7 @@ def _peak(a: Any) -> Array:
 
 def arcsine(product: Any, c: Any) -> Array:
     r"""$\frac2\pi \arcsin(c / \sqrt{\text{product}})$, with 0 where a variance is 0; rounding beyond +-1 is cut."""
-    ratio = averages._ratio(*np.broadcast_arrays(c, np.sqrt(product)))
+    ratio = averages._ratio(*np.broadcast_arrays(c, np.sqrt(np.maximum(product, 0.0))))
     return 2 / np.pi * np.arcsin(np.clip(ratio, -1.0, 1.0))
 
 

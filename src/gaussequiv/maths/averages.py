@@ -48,20 +48,21 @@ class Rule:
     r"""Nodes z and weights for averages over a standard normal variable, and how panels are broken at kinks.
 
     For smooth functions the trapezoidal rule, whose error falls exponentially in the inverse spacing; Gauss-Hermite nodes,
-    exact, for polynomials.
+    exact, for polynomials. Between kinks, panels of at most `panel` standard deviations.
     """
 
     z: Array
     weights: Array
+    panel: float = 1.5
 
     @classmethod
-    def trapezoidal(cls, spacing: float, tolerance: float) -> "Rule":
+    def trapezoidal(cls, spacing: float, tolerance: float, panel: float = 1.5) -> "Rule":
         """The trapezoidal rule with a cut-off beyond which the Gaussian weight is far below `tolerance`."""
         reach = np.sqrt(2 * np.log(1 / tolerance)) + 2.5
         n = int(np.ceil(2 * reach / spacing)) + 1
         z = np.linspace(-reach, reach, n)
         weights = _density(z)
-        return cls(z, weights / weights.sum())
+        return cls(z, weights / weights.sum(), panel)
 
     @classmethod
     def exact(cls, degree: int) -> "Rule":
@@ -77,7 +78,7 @@ class Rule:
         if kinks.shape[-1] == 0:
             return self.z[None], self.weights[None]
         reach = float(self.z[-1])
-        uniform = np.linspace(-reach, reach, int(np.ceil(2 * reach / 1.5)) + 1)
+        uniform = np.linspace(-reach, reach, int(np.ceil(2 * reach / self.panel)) + 1)
         near = np.concatenate([-GRADED, [0.0], GRADED]) if graded else np.zeros(1)
         edges = (kinks[..., None] + near).reshape(len(kinks), -1)
         edges = np.concatenate([np.broadcast_to(uniform, (len(kinks), len(uniform))), edges], axis=1)

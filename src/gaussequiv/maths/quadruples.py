@@ -29,8 +29,9 @@ from gaussequiv.maths.orthants import VANISHED, sign_moment
 
 PAIR_TERMS = 160  # of the Hermite series of two fields
 TERMS = (16, 24, 40, 64, 120)  # of those of two fields given two others
-PAIR_RULE = Rule.trapezoidal(0.08, 1e-40)  # resolves the highest polynomial of the pairs' series
-SPACINGS = (0.6, 0.5, 0.4, 0.33, 0.27, 0.22, 0.18, 0.14, 0.11, 0.08, 0.06)
+PAIR_SPACINGS = tuple(0.08 / 2**n for n in range(8))  # the first resolves the highest polynomial of the pairs' series
+PAIR_TOLERANCE = 1e-11
+SPACINGS = (0.6, 0.5, 0.4, 0.33, 0.27, 0.22, 0.18, 0.14, 0.11, 0.08, 0.06, 0.045, 0.035)
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,15 @@ class Tilted(Closed):
 class Orthants(Closed):
     r"""Student and teacher linear on either side of zero: products of fields and of their signs, averaged over orthants."""
 
+    def pairs(self, C: Array, mean: Array | None = None) -> Pairs:
+        """A field that vanishes has a slope of either sign, and the square of its slope the average of the two squares."""
+        pairs, K = super().pairs(C), self.units
+        line, fold, _ = parts(self.student)
+        vanished = np.diagonal(C, axis1=-2, axis2=-1)[..., :K] <= 0
+        own = pairs.slopes[..., range(K), range(K)]
+        pairs.slopes[..., range(K), range(K)] = np.where(vanished, line**2 + fold**2, own)
+        return pairs
+
     def quadruples(self, C: Array, mean: Array | None = None) -> Array:
         L, K = C.shape[-1], self.units
         student, teacher = parts(self.student), parts(self.teacher)
@@ -259,7 +269,7 @@ class Conditional(Averages):
         super().__init__(student, teacher, units)
         self.tolerance = min(max(tolerance, 1e-13), 1e-4)
         self._error = 0.0
-        self._rules: dict[tuple[int, int], Rule] = {}
+        self._rules: dict[tuple[int, int], tuple[Rule, float]] = {}
         self._exact: tuple[Rule, Rule, int] | None = None
         if isinstance(student, Polynomial | Linear) and isinstance(teacher, Polynomial | Linear):
             d = [g.degree if isinstance(g, Polynomial) else 1 for g in (student, teacher)]
@@ -284,17 +294,20 @@ class Conditional(Averages):
         variance = np.maximum(np.diagonal(C), 1e-14 * max(float(np.diagonal(C).max()), 1e-300))
         root = np.sqrt(variance)
         r = np.clip(C / (root[:, None] * root), -1.0, 1.0)
-        rule, terms = self._pair_rule
+        terms = self._pair_terms
         h, square = np.empty((L, terms)), np.empty(L)
         for i in range(L):
-            g = self.student if i < K else self.teacher
+            rule, g = self._pair_rule(variance[i]), self.student if i < K else self.teacher
             coefficients, squares = g.conditional(m[i : i + 1], variance[i], rule, terms)
             h[i], square[i] = coefficients[0], squares[0]
         return root, r, h, square
 
     @property
-    def _pair_rule(self) -> tuple[Rule, int]:
-        return (PAIR_RULE, PAIR_TERMS) if self._exact is None else (self._exact[0], self._exact[2] + 1)
+    def _pair_terms(self) -> int:
+        return PAIR_TERMS if self._exact is None else self._exact[2] + 1
+
+    def _pair_rule(self, variance: float) -> Rule:
+        return self._rule(variance, PAIR_TERMS) if self._exact is None else self._exact[0]
 
     def pairs(self, C: Array, mean: Array | None = None) -> Pairs:
         if C.ndim > 2:
@@ -307,10 +320,11 @@ class Conditional(Averages):
             level = None if mean is None else stacked("level")
             return Pairs(stacked("product"), stacked("slopes"), stacked("bend"), level)
         root, r, h, square = self._series_of_values(C, mean)
-        K, L, g, (rule, terms) = self.units, len(C), self.student, self._pair_rule
+        K, L, g, terms = self.units, len(C), self.student, self._pair_terms
         m = np.zeros(L) if mean is None else mean
         d, steep, own = np.empty((K, terms)), np.empty(K), np.empty(K)
         for i in range(K):
+            rule = self._pair_rule(root[i] ** 2)
             coefficients, squares = _Slope(g).conditional(m[i : i + 1], root[i] ** 2, rule, terms)
             d[i], steep[i] = coefficients[0], squares[0]
             z, w = rule.broken((np.asarray(g.kinks)[None] - m[i]) / root[i], graded=False)
@@ -343,7 +357,9 @@ class Conditional(Averages):
                 *C.shape[:-2], self.units, self.units, *C.shape[-2:]
             )
         K, L = self.units, len(C)
-        result = np.empty((K, K, L, L))
+        result = np.full((K, K, L, L), np.nan)
+        if not np.isfinite(C).all():
+            return result  # a step that went too far, which the solver takes back
         m = np.zeros(L) if mean is None else mean
         for k in range(K):
             for other in range(k, K):
@@ -440,10 +456,16 @@ class Conditional(Averages):
         level = int(np.ceil(np.log(max(variance, 1e-6)) / 0.2))
         if (level, terms) not in self._rules:
             widest = 2 * np.pi / (np.sqrt(terms) + 9)
-            self._rules[level, terms] = _resolving(
-                self.student, self.teacher, float(np.exp(0.2 * level)), widest, self.tolerance
-            )
-        return self._rules[level, terms]
+            if terms == PAIR_TERMS:
+                candidates = [Rule.trapezoidal(h, 1e-40, panel=0.4) for h in PAIR_SPACINGS]
+            else:
+                candidates = [Rule.trapezoidal(min(h, widest), self.tolerance) for h in SPACINGS]
+            wanted = PAIR_TOLERANCE if terms == PAIR_TERMS else self.tolerance
+            deviation = float(np.exp(0.1 * level))
+            self._rules[level, terms] = _resolving(self.student, self.teacher, deviation, candidates, wanted)
+        rule, left = self._rules[level, terms]
+        self._note(left, 1.0)
+        return rule
 
     def _terms(self, correlation: float) -> int:
         if self._exact is not None:
@@ -469,16 +491,21 @@ class _Slope(Activation):
         raise InputError("a second derivative is never taken")
 
 
-def _resolving(student: Activation, teacher: Activation, variance: float, widest: float, tolerance: float) -> Rule:
-    """The widest trapezoidal rule whose averages of a product of four do not see where its nodes lie."""
-    sd = np.sqrt(variance)
-    smooth = [g for g in (student, teacher) if not g.kinks]
+def _resolving(
+    student: Activation, teacher: Activation, sd: float, candidates: list[Rule], tolerance: float
+) -> tuple[Rule, float]:
+    """The first rule whose averages of a product of four do not see where its nodes lie, and what they see of it.
 
-    def seen(rule: Rule) -> bool:
-        """Whether shifting the nodes by half their spacing changes an average."""
+    Nodes are shifted by eighths of their spacing, so that a steep place between them is found.
+    """
+    smooth = [g for g in (student, teacher) if not g.kinks]
+    if not smooth:
+        return candidates[0], 0.0
+    for rule in candidates:
         spacing = rule.z[1] - rule.z[0]
         sums = []
-        for z in (rule.z, rule.z + spacing / 2):
+        for shift in range(8):
+            z = rule.z + spacing * shift / 8
             values = [np.ones_like(z)]
             for g in smooth:
                 values += [g(sd * z) ** 2, g(sd * z) * z, g(sd * z + sd) ** 2]
@@ -487,14 +514,11 @@ def _resolving(student: Activation, teacher: Activation, variance: float, widest
                 values += [v * slope for v in values]
             table = np.stack(values) * np.exp(-(z**2) / 2)
             sums.append((table.sum(axis=1), np.abs(table).sum(axis=1)))
-        (one, size), (other, _) = sums
-        return bool(np.any(np.abs(one - other) > tolerance * size))
-
-    for spacing in SPACINGS:
-        rule = Rule.trapezoidal(min(spacing, widest), tolerance)
-        if not seen(rule):
-            return rule
-    return rule
+        totals, sizes = (np.stack(x) for x in zip(*sums, strict=True))
+        left = float(np.max(np.ptp(totals, axis=0) / np.maximum(sizes.max(axis=0), 1e-300)))
+        if left < tolerance:
+            return rule, 0.0
+    return rule, left
 
 
 def _series(f: Array, g: Array, r: Array) -> Array:
@@ -507,7 +531,7 @@ def _series(f: Array, g: Array, r: Array) -> Array:
 
 def _remainder(f: Array, g: Array, f_square: Array, g_square: Array, r: Array) -> float:
     """The bound of Cauchy and Schwarz on what the series leaves out, off the diagonal."""
-    f_tail, g_tail = (np.maximum(s - np.sum(x**2, axis=1), 0.0) for s, x in ((f_square, f), (g_square, g)))
+    f_tail, g_tail = (np.abs(s - np.sum(x**2, axis=1)) for s, x in ((f_square, f), (g_square, g)))
     bound = np.sqrt(f_tail[:, None] * g_tail) * np.abs(r) ** f.shape[1]
     np.fill_diagonal(bound, 0.0)
     return float(bound.max())

@@ -15,7 +15,7 @@ import scipy.linalg
 
 from gaussequiv.errors import FiniteSizeWarning, InputError, integer, number
 from gaussequiv.maths import solvers
-from gaussequiv.maths.averages import Array
+from gaussequiv.maths.averages import Array, breaks
 from gaussequiv.maths.solvers import Solution, Status
 from gaussequiv.maths.spectra import relaxation_nodes
 from gaussequiv.models.curves import Curve
@@ -184,6 +184,10 @@ def trajectory(
     if finite_size and not problem.center:
         raise InputError("finite_size=True is for centred inputs; leave center=True, or finite_size out")
     checked = np.concatenate([[0.0], end * np.geomspace(1e-4, 1, 100)]) if times is None else checked_times(times)
+    if checked[-1] > end:
+        raise InputError(
+            f"times to {checked[-1]:g} were asked for of a trajectory that ends at {end:g}; expected times up to its end"
+        )
     fields = _fields(problem, 1e-2 * rtol)
     known = modes(problem, longest=0.0, tolerance=1.0) if isinstance(problem.model, GaussianModel) else None  # exact
     options = (reduce, finite_size, max_steps, progress)
@@ -280,13 +284,15 @@ def _solved(
 
     Modes and nodes are chosen again if A grew beyond what they were made for.
     """
-    times = np.linspace(0, end, 200) if problem.scheduled else [0.0]
+    landings = _landings(problem, end)
+    times = [*np.linspace(0, end, 200), *landings, *(t * (1 + 1e-12) for t in landings)] if problem.scheduled else [0.0]
     fastest = max(problem.rates(float(t))[0] for t in times)
     relaxation = fastest * _relaxation_bound(problem, fields, known)
     while True:
         longest, tolerance = 10 * relaxation * end, max(1e-4 * rtol, 1e-14)
         found = known or modes(problem, longest=longest, tolerance=max(1e-2 * rtol, 1e-12))
         dynamics, start = equations(problem, fields, found, finite_size=finite_size)
+        dynamics = replace(dynamics, jumps=landings)
         if reduce:
             dynamics, start = _reduced(dynamics, start, longest, tolerance)
         solution = _integrated(dynamics, start, end, rtol, max_steps, progress)
@@ -384,7 +390,6 @@ def equations(
     source = found.omega * found.rho
     if not problem.center:
         source = source + b[-1] ** 2 / N
-    jumps = (getattr(rate, "jumps", ()) for rate in (problem.lr, problem.lr_readout))
     odd = student.activation.odd and problem.center  # type: ignore[union-attr]
     dynamics = Dynamics(
         fields=fields,
@@ -394,13 +399,43 @@ def equations(
         units=student.units,
         rates=problem.rates,
         scheduled=problem.scheduled,
-        jumps=tuple(sorted({float(x) for places in jumps for x in places})),
+        jumps=(),
         batch_size=problem.batch_size,
         weight_decay=problem.weight_decay,
         twins=_twins(student.weights, student.readout, odd=odd),
         per_mode=1 / N if finite_size else 0.0,
     )
     return dynamics, dynamics.symmetrised(w[:, None] * b, w[:, None] * w, student.readout.reshape(student.units, -1))
+
+
+def _landings(problem: OnlineSGD, end: float) -> tuple[float, ...]:
+    """Times at which the solver must look: jumps of the learning rates, and places where a function of time is steep.
+
+    Raises:
+        InputError: a schedule that changes too often to be followed.
+
+    """
+    found: set[float] = set()
+    for name, rate in (("lr", problem.lr), ("lr_readout", problem.lr_readout)):
+        if not callable(rate) or end == 0:
+            continue
+        if hasattr(rate, "jumps"):
+            found.update(float(t) for t in rate.jumps)
+            continue
+        index, half = ("lr", "lr_readout").index(name), end / 2
+        values = np.frompyfunc(lambda x, i=index, h=half: problem.rates(min(max(float(x) + h, 0.0), end))[i], 1, 1)
+        try:
+            edges = breaks(lambda x, f=values: f(x).astype(float), half)  # type: ignore[misc]
+        except InputError as error:
+            if "too rough" not in str(error):
+                raise
+            raise InputError(
+                f"the schedule {name} changes too often to be followed to t = {end:g}; give its jumps as an attribute `jumps`"
+            ) from error
+        uniform = np.linspace(-half, half, 89)
+        refined = [x for x in edges if np.abs(uniform - x).min() > 1e-9 * end]
+        found.update(float(x + half) for x in refined)
+    return tuple(sorted(found))
 
 
 def _require_derivative(g: Any) -> None:
@@ -454,6 +489,10 @@ def _relaxation_bound(problem: OnlineSGD, fields: LocalFields, known: Modes | No
     readout = max(float(np.sum(v**2)), float(np.sum(fields.a**2)))
     reach = np.sqrt(max(float(np.diagonal(Q).max()), 1e-12)) * np.linspace(-3, 3, 101)
     steepest = float(np.max(fields.student.derivative(reach) ** 2)) * readout
+    if not np.isfinite(steepest):
+        raise InputError(
+            f"the derivative of {fields.student.name} is not finite on Gaussian fields; expected finite values"
+        )
     return max(float(np.abs(scipy.linalg.eigvalsh(fields.coefficients(Q, R, v).A)).max()), steepest)
 
 
