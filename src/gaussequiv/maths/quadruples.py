@@ -220,8 +220,9 @@ class Orthants(Closed):
 
 def _coinciding(C: Array) -> tuple[Array, Array]:
     """For every field the first one that coincides with it up to sign and scale, and that sign: (..., L) each."""
-    scale = np.sqrt(np.maximum(np.diagonal(C, axis1=-2, axis2=-1), 1e-300))
-    r = C / (scale[..., None] * scale[..., None, :])
+    variance = np.diagonal(C, axis1=-2, axis2=-1)
+    scale = np.where(variance > 0, 1 / np.sqrt(np.where(variance > 0, variance, 1.0)), 0.0)
+    r = np.clip(C * scale[..., None] * scale[..., None, :], -1.0, 1.0)
     same = (1 - r**2 < VANISHED) | np.eye(C.shape[-1], dtype=bool)
     first = np.argmax(same, axis=-1)
     sign = np.where(np.take_along_axis(r, first[..., None], -1)[..., 0] < 0, -1.0, 1.0)
