@@ -299,12 +299,12 @@ def _stages(f: Any, solve: LinearSolve, t: float, y: Array, h: float, slope: Arr
 
 
 def _first_step(f: Any, linearise: Any, t: float, y: Array, span: float, error: Any) -> float:
-    """A step over which an implicit Euler step changes the value by about one hundred times the allowed error, at most."""
+    """A step over which an implicit Euler step changes the value by less than the allowed error: starts may be singular."""
     h, slope, solver = min(span, 1e-3), f(t, y), linearise(t, y)
     while h > 1e-12:
         change = solver(h)(h * slope)
         size = error(y, y + change, change)
-        if np.isfinite(size) and size <= 1e4:
+        if np.isfinite(size) and size <= 1:
             return h
         h /= 4
     return h
