@@ -63,7 +63,10 @@ def test_inputs_that_are_not_centred(student, teacher, teacher_on):
 
 @pytest.mark.slow
 def test_the_terms_of_finite_size_mend_the_overlaps_of_an_image_like_spectrum():
-    """Top eigenvalue 0.3 N, lr 2: the limit of large N is 10 % and more off in Q, the terms of order rho / N leave 3 %."""
+    """Top eigenvalue 0.3 N, lr 2: the limit of large N is 10 % and more off in Q, the terms of order rho / N leave 3 %.
+
+    Here lr a_max rho_max / N is below 0.1: what is off is the noise, not the drift.
+    """
     model = cases.correlated_model("image", N=600, D=300, seed=5)
     base = cases.problem(model, lr=2.0)
     problem = replace(base, student=ge.TwoLayer(2 * base.student.weights, np.ones(2)))
@@ -71,7 +74,6 @@ def test_the_terms_of_finite_size_mend_the_overlaps_of_an_image_like_spectrum():
     practice = simulation.simulate(problem, model, times=times, seeds=200, test_samples=500)
     found = np.trace(practice.data["Q"].values, axis1=1, axis2=2)
     limit, mended = (ge.predict(problem, times=times, rtol=1e-4, finite_size=f) for f in (False, True))
-    assert limit.warnings
     off = [np.abs(np.trace(c.data["Q"].values, axis1=1, axis2=2) / found - 1) for c in (limit, mended)]
     assert (off[0] > 0.07).all(), off
     assert (off[1] < 0.035).all(), off
