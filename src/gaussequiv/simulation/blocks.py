@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from gaussequiv.maths.activations import Activation
-from gaussequiv.simulation.compiled import COMPILED, KINDS, Array, coefficients_of, run_steps
+from gaussequiv.maths.compiled import COMPILED
+from gaussequiv.simulation.compiled import KINDS, Array, coefficients_of, run_steps
 from gaussequiv.simulation.functions import Pair, functions
 
 Rates = tuple[Array, Array, Array]

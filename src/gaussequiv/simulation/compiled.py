@@ -4,7 +4,6 @@ For a few small students this beats the large matrix products of `blocks` on a C
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,7 @@ from gaussequiv.maths.activations import (
     Softplus,
     Tanh,
 )
-
-try:
-    import numba
-
-    COMPILED = True
-except ImportError:
-    COMPILED = False
+from gaussequiv.maths.compiled import compiled
 
 Array = np.ndarray[Any, np.dtype[Any]]
 CACHED = 32  # samples that all students of a seed see in turn while they are in the cache
@@ -63,18 +56,7 @@ def coefficients_of(g: Activation) -> Array:
             return np.zeros(0)
 
 
-def _fast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled, sums in any order but NaN and infinity as they are; kept on disk where there is a place for it."""
-    if not COMPILED:
-        return function
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither the package nor the home directory can be written
-        return numba.njit(**options)(function)
-
-
-@_fast
+@compiled(reordered=True)
 def value_and_slope(kind: int, coefficients: Array, z: float) -> tuple[float, float]:
     """g(z) and g'(z)."""
     if kind == ERF:
@@ -105,7 +87,7 @@ def value_and_slope(kind: int, coefficients: Array, z: float) -> tuple[float, fl
     return h, d
 
 
-@_fast
+@compiled(reordered=True)
 def dot(w: Array, x: Array) -> float:
     """The product w . x."""
     total = w[0] * x[0]
@@ -114,14 +96,14 @@ def dot(w: Array, x: Array) -> float:
     return total
 
 
-@_fast
+@compiled(reordered=True)
 def subtract(w: Array, x: Array, c: float) -> None:
     """Replace w by w - c x."""
     for n in range(len(x)):
         w[n] -= c * x[n]
 
 
-@_fast
+@compiled(reordered=True)
 def run_steps(
     kind: int,
     coefficients: Array,
@@ -156,7 +138,7 @@ def run_steps(
                 train(kind, coefficients, samples, weights[s, p], readouts[s, p], rates, batch)
 
 
-@_fast
+@compiled(reordered=True)
 def train(
     kind: int,
     coefficients: Array,

@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from gaussequiv.maths.activations import Activation, GaussianSlope
+from gaussequiv.maths.activations import Activation, Erf, GaussianSlope, Linear
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.compiled import COMPILED
 from gaussequiv.maths.quadruples import Averages, Pairs, Tilted
 from gaussequiv.maths.quadruples import averages as averages_of
+from gaussequiv.theory import compiled_fields
 
 STEP = 1e-6  # of finite differences, relative to the fields' variances
 
@@ -51,6 +53,7 @@ class LocalFields:
     noise: float
     teacher_mean: Array | None
     averages: Averages
+    compiled: bool  # whether the averages are those of `compiled_fields`
 
     @classmethod
     def of(
@@ -66,7 +69,16 @@ class LocalFields:
     ) -> "LocalFields":
         """The law with the averages that the activations allow, to a tolerance."""
         rule = averages_of(student, teacher, units, centred=teacher_mean is None, tolerance=tolerance)
-        return cls(student, teacher, T, a, noise, teacher_mean, rule)
+        compiled = (
+            COMPILED and isinstance(rule, Tilted) and all(isinstance(g, Erf | Linear) for g in (student, teacher))
+        )
+        return cls(student, teacher, T, a, noise, teacher_mean, rule, compiled)
+
+    @property
+    def _slopes(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Alpha and beta of two Gaussian slopes."""
+        g, h = self.student, self.teacher
+        return (float(g.alpha), float(g.beta)), (float(h.alpha), float(h.beta))  # type: ignore[attr-defined]
 
     def covariance(self, Q: Array, R: Array) -> Array:
         """C = [[Q, R], [R^T, T]]."""
@@ -85,11 +97,15 @@ class LocalFields:
 
     def test_error(self, Q: Array, R: Array, v: Array) -> float:
         r"""$\frac12 E |\Delta|^2 = \frac12 \mathrm{tr}\, s^T I2(C) s$, without label noise."""
+        if self.compiled:
+            return float(compiled_fields.test_error(*self._slopes, Q, R, v, self.T, self.a))
         s = self.readout(v)
         return float(np.vdot(s @ s.T, self.averages.products(self.covariance(Q, R), self.means(R)))) / 2
 
     def coefficients(self, Q: Array, R: Array, v: Array) -> Coefficients:
         """The coefficients at one point."""
+        if self.compiled:
+            return Coefficients(*compiled_fields.coefficients(*self._slopes, Q, R, v, self.T, self.a, self.noise))
         return self._at(self.covariance(Q, R), self.means(R), v)
 
     def _at(self, C: Array, mean: Array | None, v: Array) -> Coefficients:
@@ -108,6 +124,8 @@ class LocalFields:
 
     def gradient(self, Q: Array, R: Array, v: Array) -> Coefficients:
         """Derivatives of the coefficients with respect to (Q, R, v), flattened as the last axis."""
+        if self.compiled:
+            return Coefficients(*compiled_fields.gradient(*self._slopes, Q, R, v, self.T, self.a, self.noise))
         K, C, mean = len(v), self.covariance(Q, R), self.means(R)
         by_readout = self._by_readout(*self.averages.both(C, mean), v)
         by_covariance = self.by_covariance(Q, R, v)

@@ -59,15 +59,15 @@ def modes(problem: OnlineSGD, *, longest: float, tolerance: float, probes: int |
     """
     number("longest", longest)
     number("tolerance", tolerance, positive=True)
-    N, model = problem.model.input_dim, problem.model
+    N, K, model = problem.model.input_dim, problem.student.units, problem.model
     student = problem.student.weights.T / np.sqrt(N)
     teacher = problem.covariance_with_teacher
     if not problem.center:
         teacher = np.column_stack([teacher, problem.input_mean])
     if not isinstance(model, OperatorModel):
         rho, E = model.eigenmodes
-        return Modes(rho, student.T @ E, (E.T @ teacher).T, np.full(N, 1 / N))
-    K = problem.student.units
+        seen = np.concatenate([student.T, teacher.T]) @ E
+        return Modes(rho, seen[:K], seen[K:], np.full(N, 1 / N))
     rule = relaxation_rule(model.Omega, student, teacher, longest=longest, tolerance=tolerance)
     probes = probes if probes is not None else N if N <= COUNTED else PROBES
     enough = max(tolerance, SLACK * np.sqrt(2 / N / max(probes, 1)))

@@ -17,10 +17,13 @@ Of relative order rho / N, a sample moves a mode by what it holds of that mode i
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.compiled import COMPILED
+from gaussequiv.theory import compiled_motion
 from gaussequiv.theory.fields import Coefficients, LocalFields
 
 
@@ -46,6 +49,16 @@ class Dynamics:
     twins: tuple[Array, Array] | None
     per_mode: float  # 1 / N with the terms of finite size, 0 without
 
+    @property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return self.fields.a.shape[1]
+
+    @property
+    def modes(self) -> tuple[Array, Array, Array]:
+        """rho, source and tt."""
+        return self.rho, self.source, self.tt
+
     def pack(self, r: Array, q: Array, v: Array) -> Array:
         """The flat state."""
         return np.concatenate([r.ravel(), q.ravel(), v.ravel()])
@@ -69,6 +82,8 @@ class Dynamics:
 
     def overlaps(self, y: Array) -> tuple[Array, Array, Array]:
         """Q = sum rho q, R = sum r, and v."""
+        if COMPILED:
+            return compiled_motion.overlaps(y, self.rho, self.units, len(self.tt), self.outputs)
         r, q, v = self.unpack(y)
         return q @ self.rho, r.sum(axis=-1), v
 
@@ -93,9 +108,12 @@ class Dynamics:
         return (self._motion(y, *self.rates(t + step)) - self._motion(y, *self.rates(t))) / step
 
     def _motion(self, y: Array, eta: float, eta_readout: float) -> Array:
-        r, q, v = self.unpack(y)
         overlaps = self.overlaps(y)
         c, decay = self.fields.coefficients(*overlaps), self.weight_decay
+        if COMPILED and not self.per_mode:
+            each = (c.A, c.B, c.G, c.f)
+            return compiled_motion.velocity(y, each, self.modes, eta, eta_readout, self.batch_size, decay)
+        r, q, v = self.unpack(y)
         dr = -eta * (self.rho * _times(c.A, r) + _times(c.B, self.tt) + decay * r)
         half = self.rho * _times(c.A, q) + _times_transposed(c.B, r) + decay * q
         dq = -eta * (half + half.swapaxes(0, 1)) + eta**2 / self.batch_size * c.G[..., None] * self.source
@@ -134,7 +152,7 @@ class Dynamics:
             lr=lr,
             lr_readout=lr_readout,
             alpha=alpha,
-            V=V,
+            V=np.ascontiguousarray(V),
             B=V.T @ c.B,
             r=_times(V.T, r),
             q=_rotated(V.T, q),
@@ -174,6 +192,9 @@ class _Frame:
         response = self._response(g, d1, d2, d3)
         inverse = np.linalg.inv(np.eye(len(response)) - response)
 
+        if COMPILED:
+            return self._compiled(g, (d1, d2, d3), inverse)
+
         def local(br: Array, bq: Array, bv: Array) -> tuple[Array, Array, Array]:
             """The solve with frozen coefficients, in the eigenbasis."""
             xr = d1[:, None] * br
@@ -190,6 +211,17 @@ class _Frame:
             xr, xq, xv = local(br + g * ur, bq + g * uq, bv + g * uv)
             xq = _rotated(self.V, xq)
             return dyn.symmetrised(_times(self.V, xr), (xq + xq.swapaxes(0, 1)) / 2, xv)
+
+        return solve
+
+    def _compiled(self, g: float, damping: tuple[Array, Array, float], inverse: Any) -> Callable[[Array], Array]:
+        dyn, noise = self.dynamics, self.lr**2 / self.dynamics.batch_size
+        rates, frame = (self.lr, self.lr_readout, noise), (self.V, self.B, self.r, self.q)
+        contiguous = tuple(np.ascontiguousarray(x) for x in (self.dA, self.dB, self.dG, self.df))
+
+        def solve(b: Array) -> Array:
+            x = compiled_motion.solve(b, g, rates, dyn.modes, frame, contiguous, damping, inverse)
+            return x if dyn.twins is None else dyn.symmetrised(*dyn.unpack(x))
 
         return solve
 

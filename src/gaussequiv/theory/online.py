@@ -6,6 +6,7 @@ requested accuracy the tolerance is lowered, and points that miss it in the end 
 """
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -128,16 +129,12 @@ class Trajectory:
     @cached_property
     def outlier(self) -> float:
         r"""The largest $\eta\, a_{max} \rho_{max} / N$ along the trajectory: how far a step of SGD moves the fastest mode."""
-        worst, N = 0.0, self.problem.model.input_dim
-        rho = float(self.dynamics.rho.max()) + (
-            0.0 if self.problem.center else float(np.sum(self.problem.input_mean**2))
+        rho = float(self.dynamics.rho.max()) + float(np.sum(self.problem.input_mean**2))
+        rates = (
+            self.problem.rates(float(t))[0] * _relaxation_rate(self.dynamics, values)
+            for t, values in _sampled(self.solution)
         )
-        for t, overlaps in zip(
-            self.solution.times, zip(*self._overlaps(self.solution.times), strict=True), strict=True
-        ):
-            rate = np.abs(scipy.linalg.eigvalsh(self.dynamics.fields.coefficients(*overlaps).A)).max()
-            worst = max(worst, self.problem.rates(float(t))[0] * float(rate) * rho / N)
-        return worst
+        return max(rates) * rho / self.problem.model.input_dim
 
     @property
     def outlier_sentence(self) -> str:
@@ -298,7 +295,7 @@ def _solved(
         solution = _integrated(dynamics, start, end, rtol, max_steps, progress)
         if not reduce and known is not None:
             return dynamics, solution, 0.0
-        seen = fastest * max(_relaxation_rate(dynamics, x) for x in solution.values[:: max(1, solution.steps // 50)])
+        seen = fastest * max(_relaxation_rate(dynamics, x) for _, x in _sampled(solution))
         if seen <= 5 * relaxation:  # q relaxes at twice the rate of w
             return dynamics, solution, max(found.error, found.noise_error)
         relaxation = seen
@@ -494,6 +491,12 @@ def _relaxation_bound(problem: OnlineSGD, fields: LocalFields, known: Modes | No
             f"the derivative of {fields.student.name} is not finite on Gaussian fields; expected finite values"
         )
     return max(float(np.abs(scipy.linalg.eigvalsh(fields.coefficients(Q, R, v).A)).max()), steepest)
+
+
+def _sampled(solution: Solution) -> Iterator[tuple[float, Array]]:
+    """Times and what was observed there, at some fifty of the steps."""
+    every = slice(None, None, max(1, solution.steps // 50))
+    return zip(solution.times[every], solution.values[every], strict=True)
 
 
 def _relaxation_rate(dynamics: Dynamics, values: Array) -> float:
