@@ -1,5 +1,7 @@
 """Averages of four fields: three rules that share nothing give the same, also where fields coincide or vanish."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -92,16 +94,27 @@ def test_four_signs_of_independent_pairs_are_products_of_arcsines():
 
 
 @pytest.mark.parametrize("distance", [1e-1, 1e-3, 1e-6, 1e-9, 0.0])
-@pytest.mark.parametrize("pair", [(ReLU(), ReLU()), (Erf(), Erf()), (Tanh(), Tanh()), (Polynomial(0, 0, 1), Sign())])
-def test_fields_that_coincide_are_the_limit_of_fields_that_approach(pair, distance):
-    """Two student units, and a student unit and a teacher unit: no loss of accuracy as they become one."""
+@pytest.mark.parametrize("sign", [1, -1], ids=["equal", "opposite"])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (ReLU(), ReLU()),
+        (Absolute(), LeakyReLU(0.2)),
+        (ReLU(), Sign()),
+        (Erf(), Erf()),
+        (Tanh(), Tanh()),
+        (Polynomial(0, 0, 1), Sign()),
+    ],
+)
+def test_fields_that_coincide_are_the_limit_of_fields_that_approach(pair, sign, distance):
+    """Two student units, and a student unit and a teacher unit: no loss of accuracy as they become one or opposites."""
     rng = np.random.default_rng(3)
     A = rng.standard_normal((4, 6)) / 2
     K = 2
     for one, other in ((0, 1), (0, 2)):
         B, together = A.copy(), A.copy()
-        together[other] = A[one]
-        B[other] = A[one] + distance * A[other]
+        together[other] = sign * A[one]
+        B[other] = sign * A[one] + distance * A[other]
         rule = averages(*pair, K, centred=True, tolerance=1e-9)
         near, limit = rule.quadruples(B @ B.T), rule.quadruples(together @ together.T)
         assert np.abs(near - limit).max() < (4 * distance + 2e-5) * max(1.0, np.abs(limit).max())
@@ -109,7 +122,7 @@ def test_fields_that_coincide_are_the_limit_of_fields_that_approach(pair, distan
         u = rng.multivariate_normal(np.zeros(4), together @ together.T, size=200_000)
         fields = np.concatenate([g(u[:, :K]), h(u[:, K:])], axis=1)
         slope = g.derivative(u[:, :K])
-        for k, m, a, b in ((0, 0, 1, 2), (0, 1, 2, 3), (0, 1, 0, 2), (1, 1, 1, 2)):
+        for k, m, a, b in itertools.product(range(K), range(K), range(4), range(4)):
             draws = slope[:, k] * slope[:, m] * fields[:, a] * fields[:, b]
             assert abs(draws.mean() - limit[k, m, a, b]) < 5 * draws.std() / np.sqrt(len(draws)) + 1e-6
 

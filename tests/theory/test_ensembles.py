@@ -31,7 +31,7 @@ def test_an_ensemble_is_the_mean_and_spread_of_the_curves_of_its_students():
     curve = ge.ensemble(problem, times, draws=4, seed=5, scale=0.5, readout="gaussian")
     drawn = students(problem.student, 4, seed=5, scale=0.5, readout="gaussian")
     each = [ge.predict(replace(problem, student=s), times=times, rtol=1e-4) for s in drawn]
-    np.testing.assert_array_equal(curve.data["test_errors"].values.T, [c.test_error for c in each])
+    np.testing.assert_allclose(curve.data["test_errors"].values.T, [c.test_error for c in each], rtol=1e-11)
     for name in ("test_error", "Q", "R", "v"):
         values = np.stack([c.data[name].values for c in each])
         np.testing.assert_allclose(curve.data[name].values, values.mean(0), rtol=1e-12)
@@ -39,6 +39,15 @@ def test_an_ensemble_is_the_mean_and_spread_of_the_curves_of_its_students():
         np.testing.assert_allclose(curve.data[f"{name}_se"].values, curve.data[f"{name}_sd"].values / 2)
     assert curve.data["Q_sd"].dims == curve.data["Q"].dims
     assert curve.provenance["kind"] == "ensemble"
+
+
+@pytest.mark.slow
+def test_an_ensemble_does_not_depend_on_the_number_of_its_workers():
+    problem, done = cases.problem(K=2, M=1), []
+    one = ge.ensemble(problem, [0.0, 1.0], draws=3)
+    two = ge.ensemble(problem, [0.0, 1.0], draws=3, workers=2, progress=done.append)
+    np.testing.assert_array_equal(one.data["test_errors"], two.data["test_errors"])
+    assert done == [1, 2, 3]
 
 
 def test_curves_of_large_inputs_concentrate_as_one_over_the_root_of_their_number():

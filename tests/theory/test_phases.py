@@ -187,6 +187,22 @@ def test_twins_do_not_part_even_with_opposite_signs():
         assert found.stationary is not None
 
 
+@pytest.mark.parametrize("activation", ["abs", pytest.param("quadratic", marks=pytest.mark.slow)])
+def test_mirror_images_under_an_even_activation_are_twins(activation):
+    """The sign of their weights is seen by nothing: they stay together as equal units do."""
+    W = committee(perturbation=0.0).student.weights[:1] * 0.5
+    teacher = ge.TwoLayer(np.sqrt(W.shape[1]) * np.eye(W.shape[1])[:2], [1, 1], activation)
+    curves = []
+    for sign in (1.0, -1.0):
+        student = ge.TwoLayer(np.concatenate([W, sign * W]), [0.5, 0.5], activation)
+        problem = ge.OnlineSGD(ge.GaussianModel.isotropic(W.shape[1]), teacher, student, 0.1)
+        found = ge.phases(problem, 200, rtol=1e-4)
+        assert "have not parted" in found.unspecialised
+        curves.append(ge.predict(problem, times=[0, 1, 10, 100, 200]))
+        np.testing.assert_array_equal(curves[-1].data.R[:, 1], sign * curves[-1].data.R[:, 0])
+    np.testing.assert_allclose(curves[0].test_error, curves[1].test_error, rtol=1e-9)
+
+
 def test_the_phases_of_a_diverging_trajectory_end_with_it():
     model = ge.GaussianModel.isotropic(20)
     teacher, student = (ge.TwoLayer.random(1, 20, "linear", seed) for seed in (1, 2))

@@ -129,7 +129,7 @@ def test_growth_sees_only_what_twins_allow():
         ge.GaussianModel.isotropic(N), teacher, ge.TwoLayer(np.stack([w, w]), [1, 1]), 0.5, train_readout=False
     )
     found = ge.trajectory(twins, 1000, rtol=1e-5)
-    free = replace(found.dynamics, twins=(np.arange(2), np.ones(2)))
+    free = replace(found.dynamics, twins=(np.arange(2), np.ones(2), np.ones(2)))
     assert growth(found.dynamics, 0.0, found.solution.final) < 1e-9
     assert growth(free, 0.0, found.solution.final) > 1e-3
     assert scipy.linalg.eigvals(jacobian(free, 0.0, found.solution.final)).real.max() > 1e-3

@@ -33,6 +33,7 @@ class Activation(abc.ABC):
 
     name: str
     odd: bool = False  # whether g(-x) = -g(x)
+    even: bool = False  # whether g(-x) = g(x)
     kinks: tuple[float, ...] = ()  # where g or g' is not smooth
 
     @abc.abstractmethod
@@ -317,6 +318,7 @@ class Absolute(Homogeneous):
 
     name = "abs"
     fold = 1.0
+    even = True
 
 
 @final
@@ -406,7 +408,7 @@ class Polynomial(Activation):
         self.coefficients = tuple(c)
         self.name = name or f"polynomial({', '.join(f'{x:g}' for x in c)})"
 
-        self.odd = not any(c[0::2])
+        self.odd, self.even = not any(c[0::2]), not any(c[1::2])
 
     @property
     def degree(self) -> int:

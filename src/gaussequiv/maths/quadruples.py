@@ -242,7 +242,7 @@ def _moment(C: Array, factors: tuple[int, ...], signs: tuple[int, ...], first: A
     for pattern in np.unique(code):
         here = code == pattern
         result[here] = sign_moment(C[here], factors, tuple(i for i in range(4) if pattern >> i & 1))
-    return result * np.prod(sign[..., list(signs)], axis=-1)
+    return result * np.prod(np.where(kept, 1.0, sign)[..., list(signs)], axis=-1)
 
 
 def parts(g: Activation) -> tuple[float, float, float]:

@@ -82,7 +82,7 @@ class Power(Rate):
         number("scale", self.scale, positive=True)
 
     def __call__(self, t: float) -> float:
-        return float(self.start / (1 + t / self.scale) ** self.exponent)
+        return float(self.start * math.exp(-self.exponent * math.log1p(t / self.scale)))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -11,7 +12,7 @@ from gaussequiv.maths.solvers import Status
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import OnlineSGD, checked_problem, checked_times
-from gaussequiv.theory import online
+from gaussequiv.theory import online, sweeps
 
 Readout = Literal["given", "gaussian", "ones"]
 WORST = (Status.DIVERGED, Status.NOT_CONVERGED, Status.UNDEFINED, Status.INACCURATE, Status.OK)
@@ -26,6 +27,7 @@ def ensemble(
     scale: float = 1.0,
     readout: Readout = "given",
     rtol: float = 1e-4,
+    workers: int = 1,
     progress: Callable[[int], Any] | None = None,
 ) -> Curve:
     r"""The mean learning curve over initial weights $W_{ki} \sim N(0, \mathrm{scale}^2)$ of the student, and its spread.
@@ -38,6 +40,7 @@ def ensemble(
         scale: standard deviation of the weights.
         readout: the "given" one of the problem, or one of "ones" or of "gaussian" numbers, drawn with the weights.
         rtol: accuracy of every curve, see `predict`.
+        workers: processes that share the draws; the result does not depend on it.
         progress: called with the number of curves that are done.
 
     Returns:
@@ -51,11 +54,13 @@ def ensemble(
     t, draws = checked_times(times), integer("draws", draws, least=2)
     if readout not in get_args(Readout):
         raise InputError(f"readout={readout!r}; expected 'given', 'gaussian' or 'ones'")
+    drawn_students = students(checked_problem(problem).student, draws, seed=seed, scale=scale, readout=readout)
+    problems = [replace(problem, student=student) for student in drawn_students]
     curves = []
-    for student in students(checked_problem(problem).student, draws, seed=seed, scale=scale, readout=readout):
-        curves.append(online.predict(replace(problem, student=student), t, rtol=rtol))
-        if progress is not None:
-            progress(len(curves))
+    for outcome in sweeps.outcomes(problems, partial(online.predict, times=t, rtol=rtol), workers, progress):
+        if isinstance(outcome, InputError):
+            raise outcome
+        curves.append(outcome)
     variables: dict[str, Any] = {"T": curves[0].data["T"].values}
     for name in ("test_error", "Q", "R", "v", *(["means"] if "means" in curves[0].data else [])):
         values = np.stack([curve.data[name].values for curve in curves], axis=-1)

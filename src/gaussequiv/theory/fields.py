@@ -54,6 +54,7 @@ class LocalFields:
     teacher_mean: Array | None
     averages: Averages
     compiled: bool  # whether the averages are those of `compiled_fields`
+    twins: tuple[Array, Array] | None = None  # for every unit the first that equals it up to a sign of w, and that sign
 
     @classmethod
     def of(
@@ -182,43 +183,53 @@ class LocalFields:
         )
 
     def _differences(self, Q: Array, R: Array, v: Array, count: int) -> Coefficients:
-        """The same by finite differences, each step towards smaller correlations, where C stays a covariance."""
+        """The same by finite differences, each step towards smaller correlations, where C stays a covariance.
+
+        Entries of twins move together: apart they would leave what twins allow, where averages need not be smooth. Of the
+        derivative along such a move each entry is given its part.
+        """
         C, mean = self.covariance(Q, R), self.means(R)
-        L = len(C)
-        rows, columns = np.triu_indices(count, m=L)
+        first, sign = self._copies(len(C))
+        L, group = len(C), np.minimum.outer(first, first) * len(C) + np.maximum.outer(first, first)
+        signs = sign[:, None] * sign
         size = np.sqrt(np.maximum(np.diagonal(C), 1e-6 * np.diagonal(C).max()))
+        rows, columns = np.divmod(np.unique(group[:count]), L)
         step = STEP * size[rows] * size[columns]
         step = np.where((rows == columns) | (C[rows, columns] <= 0), step, -step)
-        moved = np.repeat(C[None], len(rows), axis=0)
-        index = np.arange(len(rows))
-        moved[index, rows, columns] += step
-        moved[index, columns, rows] = moved[index, rows, columns]
+        members = (group == (rows * L + columns)[:, None, None]) * signs  # (moves, L, L)
         base = self._at(C, mean, v)
-        there = self._at(moved, mean, v)
+        there = self._at(C + step[:, None, None] * members, mean, v)
+        shares = members / np.sum(members != 0, axis=(1, 2), keepdims=True)
 
         def derivative(name: str) -> Array:
             old, new = getattr(base, name), getattr(there, name)
-            d = np.moveaxis((new - old) / step.reshape(-1, *[1] * old.ndim), 0, -1)
-            result = np.zeros((*old.shape, L, L))
-            result[..., rows, columns] = d / 2
-            result[..., columns, rows] += d / 2
-            return result
+            d = (new - old) / step.reshape(-1, *[1] * old.ndim)
+            return np.tensordot(np.moveaxis(d, 0, -1), shares, axes=1)
 
         return Coefficients(*(derivative(name) for name in ("A", "B", "G", "f")))
+
+    def _copies(self, count: int) -> tuple[Any, Array]:
+        """For every field the first that it copies, and the sign: those of twins, and itself for all others."""
+        first, sign = np.arange(count), np.ones(count)
+        if self.twins is not None:
+            K = len(self.twins[0])
+            first[:K], sign[:K] = self.twins
+        return first, sign
 
     def _by_mean(self, C: Array, R: Array, v: Array) -> Coefficients | None:
         """Derivatives with respect to the means of the student's fields, as the last axis; None where all are centred."""
         mean = self.means(R)
         if mean is None:
             return None
-        K = len(v)
+        first, sign = self._copies(len(C))
         base = self._at(C, mean, v)
         found = []
-        for k in range(K):
+        for k in range(len(v)):
             step = STEP * np.sqrt(C[k, k] or 1.0)
-            moved = mean + step * (np.arange(len(C)) == k)
-            there = self._at(C, moved, v)
-            found.append([(getattr(there, n) - getattr(base, n)) / step for n in ("A", "B", "G", "f")])
+            together = (first == first[k]) * sign * sign[k]
+            there = self._at(C, mean + step * together, v)
+            size = step * np.abs(together).sum()
+            found.append([(getattr(there, n) - getattr(base, n)) / size for n in ("A", "B", "G", "f")])
         return Coefficients(*(np.stack(parts, axis=-1) for parts in zip(*found, strict=True)))
 
     def _by_readout(self, pairs: Pairs, quadruples: Array, v: Array) -> Coefficients:

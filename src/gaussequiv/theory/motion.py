@@ -46,7 +46,7 @@ class Dynamics:
     jumps: tuple[float, ...]  # times at which they jump
     batch_size: int
     weight_decay: float
-    twins: tuple[Array, Array] | None
+    twins: tuple[Array, Array, Array] | None
     per_mode: float  # 1 / N with the terms of finite size, 0 without
 
     @property
@@ -76,9 +76,9 @@ class Dynamics:
         """
         if self.twins is None:
             return self.pack(r, q, v)
-        first, sign = self.twins
-        signs = sign[:, None, None]
-        return self.pack(signs * r[first], signs * sign[None, :, None] * q[first][:, first], sign[:, None] * v[first])
+        first, of_w, of_v = self.twins
+        signs = of_w[:, None, None]
+        return self.pack(signs * r[first], signs * of_w[None, :, None] * q[first][:, first], of_v[:, None] * v[first])
 
     def overlaps(self, y: Array) -> tuple[Array, Array, Array]:
         """Q = sum rho q, R = sum r, and v."""

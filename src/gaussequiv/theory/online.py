@@ -175,7 +175,7 @@ def trajectory(
         InputError: an argument out of range, or a student without a derivative.
 
     """
-    end, max_steps = number("end", end), integer("max_steps", max_steps)
+    problem, end, max_steps = checked_problem(problem), number("end", end), integer("max_steps", max_steps)
     if not 1e-12 <= number("rtol", rtol) <= 1e-1:
         raise InputError(f"rtol={rtol}; expected a number from 1e-12 to 0.1")
     if finite_size and not problem.center:
@@ -387,9 +387,11 @@ def equations(
     source = found.omega * found.rho
     if not problem.center:
         source = source + b[-1] ** 2 / N
-    odd = student.activation.odd and problem.center  # type: ignore[union-attr]
+    centred = problem.center
+    odd, even = centred and student.activation.odd, centred and student.activation.even  # type: ignore[union-attr]
+    twins = _twins(student.weights, student.readout, odd=odd, even=even)
     dynamics = Dynamics(
-        fields=fields,
+        fields=fields if twins is None else replace(fields, twins=twins[:2]),
         rho=found.rho,
         source=source,
         tt=b[:, None] * b,
@@ -399,7 +401,7 @@ def equations(
         jumps=(),
         batch_size=problem.batch_size,
         weight_decay=problem.weight_decay,
-        twins=_twins(student.weights, student.readout, odd=odd),
+        twins=twins,
         per_mode=1 / N if finite_size else 0.0,
     )
     return dynamics, dynamics.symmetrised(w[:, None] * b, w[:, None] * w, student.readout.reshape(student.units, -1))
@@ -440,19 +442,21 @@ def _require_derivative(g: Any) -> None:
     g.derivative(np.linspace(-1, 1, 3))
 
 
-def _twins(weights: Array, readout: Array, *, odd: bool) -> tuple[Any, Array] | None:
-    """For every unit the first one that equals it, for odd activations up to the sign of (w, v), and that sign.
+def _twins(weights: Array, readout: Array, *, odd: bool, even: bool) -> tuple[Any, Array, Array] | None:
+    """For every unit the first one that equals it up to signs of w and v, and these signs.
 
-    None where all units differ.
+    The signs are both 1, or -1 for w and, for odd activations, for v. None where all units differ.
     """
-    units = np.column_stack([weights, readout])
-    first, sign = np.arange(len(units)), np.ones(len(units))
-    for k, unit in enumerate(units):
+    signs = [(1.0, 1.0), *([(-1.0, -1.0)] if odd else []), *([(-1.0, 1.0)] if even else [])]
+    readouts = readout.reshape(len(weights), -1)
+    first, of_w, of_v = np.arange(len(weights)), np.ones(len(weights)), np.ones(len(weights))
+    for k in range(len(weights)):
         for j in range(k):
-            for s in (1.0, -1.0) if odd else (1.0,):
-                if first[k] == k and np.array_equal(unit, s * units[j]):
-                    first[k], sign[k] = first[j], s * sign[j]
-    return (first, sign) if np.any(first != np.arange(len(units))) else None
+            for x, y in signs:
+                equal = np.array_equal(weights[k], x * weights[j]) and np.array_equal(readouts[k], y * readouts[j])
+                if first[k] == k and equal:
+                    first[k], of_w[k], of_v[k] = first[j], x * of_w[j], y * of_v[j]
+    return (first, of_w, of_v) if np.any(first != np.arange(len(weights))) else None
 
 
 def _reduced(dynamics: Dynamics, start: Array, longest: float, tolerance: float) -> tuple[Dynamics, Array]:

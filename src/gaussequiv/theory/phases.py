@@ -1,8 +1,8 @@
 r"""The phases of a learning curve: plateaus, the parting of the units, and the stationary state at the end.
 
 A plateau is where $|d \log \epsilon_g / d \log t|$ is small after the error has moved once, and before it falls on. Units part
-when what they see of the teacher differs: with $\rho_{km} = s_k R_{km} / \sqrt{Q_{kk} T_{mm}}$, s_k the sign of a readout that an
-odd activation leaves open and 1 otherwise,
+when what they see of the teacher differs: with $\rho_{km} = s_k R_{km} / \sqrt{Q_{kk} T_{mm}}$, s_k the sign that the activation
+leaves open, that of the readout if it is odd, of Q_1k if it is even, and 1 otherwise,
 
     D(t)^2 = sum_m (1/K) sum_k (rho_km - mean_k rho_km)^2,      0 for copies, 1 - 1/K for K units on K orthogonal teachers.
 """
@@ -248,9 +248,11 @@ def spread(found: Trajectory, times: Any) -> Array:
     Q, R, _ = found.order_parameters(times)
     fields, student = found.dynamics.fields, found.problem.student
     sight = R / np.sqrt(np.maximum(np.einsum("nkk->nk", Q)[:, :, None] * np.diag(fields.T), np.finfo(float).tiny))
+    last_Q, _, last_v = (x[0] for x in found.order_parameters(found.solution.times[-1:]))
     if student.activation.odd and student.outputs == 1:  # type: ignore[union-attr]
-        last = found.solution.times[-1:]
-        sight = sight * np.where(found.order_parameters(last)[2].reshape(-1) < 0, -1.0, 1.0)[:, None]
+        sight = sight * np.where(last_v.reshape(-1) < 0, -1.0, 1.0)[:, None]
+    if student.activation.even:  # type: ignore[union-attr]
+        sight = sight * np.where(last_Q[0] < 0, -1.0, 1.0)[:, None]
     return np.sqrt(np.sum(np.mean((sight - sight.mean(axis=1, keepdims=True)) ** 2, axis=1), axis=-1))
 
 

@@ -2,7 +2,7 @@
 
 import pickle
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -54,36 +54,61 @@ def predict(
         InputError: all points are refused, or the problems cannot be sent to other processes.
 
     """
-    t, workers = checked_times(times), min(integer("workers", workers), len(sweep))
+    t = checked_times(times)
     options: Any = {"rtol": rtol, "reduce": reduce, "finite_size": finite_size, "max_steps": max_steps}
-    solve = partial(online.predict, times=t, **options)
     report = progress or (lambda _: None)
-    with threadpoolctl.threadpool_limits(1):
-        _ = sweep.base.model.eigenmodes  # found once, and sent along
-        outcomes: dict[int, Curve | InputError] = {}
-        for index, outcome in _here(sweep, solve) if workers == 1 else _apart(sweep, solve, workers):
-            outcomes[index] = outcome
-            report(len(outcomes) * t[-1] / len(sweep))
-    refusals = [outcome for outcome in outcomes.values() if isinstance(outcome, InputError)]
+    found = outcomes(
+        sweep.problems,
+        partial(online.predict, times=t, **options),
+        workers,
+        lambda done: report(done * t[-1] / len(sweep)),
+    )
+    refusals = [outcome for outcome in found if isinstance(outcome, InputError)]
     if len(refusals) == len(sweep):
         raise refusals[0]
-    curves = []
-    for index, problem in enumerate(sweep.problems):
-        outcome = outcomes[index]
-        curves.append(outcome if isinstance(outcome, Curve) else refused(problem, t, "theory", str(outcome)))
+    curves = [
+        outcome if isinstance(outcome, Curve) else refused(problem, t, "theory", str(outcome))
+        for problem, outcome in zip(sweep.problems, found, strict=True)
+    ]
     return Curves.of(sweep, curves)
 
 
-def _here(sweep: Sweep, solve: Solve) -> Iterator[tuple[int, Curve | InputError]]:
-    """Index and outcome of every point, one after the other."""
-    for index, problem in enumerate(sweep.problems):
+def outcomes(
+    problems: Sequence[OnlineSGD], solve: Solve, workers: int, progress: Callable[[int], Any] | None = None
+) -> list[Curve | InputError]:
+    """The curve of every problem, or why it was refused, whatever the number of workers.
+
+    Args:
+        problems: of one model.
+        solve: a problem's curve; it can be pickled where there are several workers.
+        workers: processes; 1 stays in this one.
+        progress: called with the number of problems that are done.
+
+    Raises:
+        InputError: the problems cannot be sent to other processes.
+
+    """
+    found: dict[int, Curve | InputError] = {}
+    workers = min(integer("workers", workers), len(problems))
+    with threadpoolctl.threadpool_limits(1):
+        _ = problems[0].model.eigenmodes  # found once, and sent along
+        for index, outcome in _here(problems, solve) if workers == 1 else _apart(problems, solve, workers):
+            found[index] = outcome
+            if progress is not None:
+                progress(len(found))
+    return [found[index] for index in range(len(problems))]
+
+
+def _here(problems: Sequence[OnlineSGD], solve: Solve) -> Iterator[tuple[int, Curve | InputError]]:
+    """Index and outcome of every problem, one after the other."""
+    for index, problem in enumerate(problems):
         yield index, _outcome(solve, problem)
 
 
-def _apart(sweep: Sweep, solve: Solve, workers: int) -> Iterator[tuple[int, Curve | InputError]]:
-    """Index and outcome of every point as they are ready, from processes that start afresh (spawn)."""
+def _apart(problems: Sequence[OnlineSGD], solve: Solve, workers: int) -> Iterator[tuple[int, Curve | InputError]]:
+    """Index and outcome of every problem as they are ready, from processes that start afresh (spawn)."""
     try:
-        task = pickle.dumps((sweep.problems, solve))
+        task = pickle.dumps((problems, solve))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
             f"the problems cannot be sent to other processes ({error}); define their functions at the top of a module, "
@@ -94,7 +119,7 @@ def _apart(sweep: Sweep, solve: Solve, workers: int) -> Iterator[tuple[int, Curv
         path.write_bytes(task)
         pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start, initargs=(path,))
         try:
-            futures = {pool.submit(_point, index): index for index in range(len(sweep))}
+            futures = {pool.submit(_point, index): index for index in range(len(problems))}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool as error:
