@@ -44,6 +44,20 @@ def test_gaussian_inputs_with_correlations(options):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("student", "teacher"), [("erf", "erf"), ("relu", "tanh")])
+def test_classification_errors(student, teacher):
+    """The rate at which signs are wrong, measured on the drawn samples, is that of Gaussian fields with the curve's overlaps."""
+    model = cases.correlated_model("spread", N=1000, D=500, seed=5)
+    problem = cases.problem(model, K=2, M=2, lr=0.2, student=student, teacher=teacher)
+    theory = ge.predict(problem, times=ge.log_times(5, 10), classification=True)
+    practice = simulation.simulate(problem, model, times=theory.times, seeds=20, test_samples=2_000)
+    errors = [c.data["classification_error_se"].values for c in (theory, practice)]
+    z = (practice.data["classification_error"] - theory.data["classification_error"]).values / np.hypot(*errors)
+    assert np.abs(z).max() < 4.5, z
+    assert np.sqrt(np.mean(z**2)) < 1.5, z
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "teacher", "teacher_on"),
     [("erf", "erf", "latents"), ("relu", "tanh", "inputs"), ("gelu", "sign", "latents")],

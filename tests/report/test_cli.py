@@ -274,9 +274,41 @@ WRONG = {
     ),
     "missing data": (["train", "dcgan", "--data", "nowhere"], "there is no nowhere"),
     "name of the weights": (["train", "dcgan", "--data", ".", "--out", "x.pt"], "ends in .safetensors"),
-    "unknown command": (["predikt"], "No such command"),
-    "unknown option": (["demo", "--sed", "3"], "No such option"),
+    "unknown command": (["predikt"], "no such command 'predikt'"),
+    "unknown option": (["demo", "--sed", "3"], "no such option: --sed"),
+    "no argument": (["generators", "show"], "missing parameter: name; see --help"),
+    "unknown activation of the student": (["predict", "--set", "student.activation=foo"], "unknown activation 'foo'"),
+    "student without a derivative": (["predict", "--set", "student.activation=sign"], "sign has no derivative"),
+    "phases of a sweep": (
+        ["phases", "--generator", "single-layer", "--set", "generator.input_dim=20", "--set", "learning.lr=[0.1, 0.2]"],
+        "phases are those of one curve",
+    ),
 }
+
+
+def test_no_command_prints_the_help_and_the_version_is_that_of_the_package():
+    done = call()
+    assert (done.returncode, done.stderr) == (2, "") or "Usage" in done.stdout + done.stderr
+    assert "error" not in done.stderr
+    assert call("--version").stdout == ge.__version__ + "\n"
+
+
+def test_phases_says_what_python_says(experiment):
+    done = call("phases", experiment, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    problem = Run(Experiment.read(experiment, []), experiment.parent / "other", lambda *_: None).problem
+    assert done.stdout.splitlines() == [
+        f"learning rate: {ge.stability(problem)}",
+        f"up to t = 2: {ge.phases(problem, 2.0)}",
+        f"in the end: {ge.asymptote(problem)}",
+    ]
+
+
+def test_classification_errors_are_predicted_and_compared(experiment):
+    setting = ("--set", "theory.classification=true", "--out", "run")
+    assert "classification error at t = 2: 0." in call("predict", experiment, *setting).stdout
+    done = call("compare", experiment, *setting)
+    assert "The classification errors differ most at t = " in done.stdout
 
 
 @pytest.mark.parametrize("mistake", WRONG)
@@ -287,7 +319,8 @@ def test_a_mistake_gets_one_sentence_and_exit_code_two(mistake):
     assert sentence in re.sub(r"\s+", " ", done.stderr.replace("│", " "))
     assert "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert errors == done.stderr.splitlines() or "Usage" in done.stderr
+    assert errors == done.stderr.splitlines()
+    assert len(errors) == 1
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,20 @@ def test_a_wrong_overlap_is_named(theory):
     assert f"R_21, at t = {TIMES[4]:.3g}" in sentence
 
 
+def test_a_wrong_classification_error_is_named(theory):
+    practice = cases.pretend(theory, np.random.default_rng(0))
+    assert report.compare(theory, practice).classification_sentence == ""
+    rates = {"classification_error": (("time",), np.linspace(0.5, 0.1, len(TIMES)))}
+    rates["classification_error_se"] = (("time",), np.full(len(TIMES), 0.003))
+    one, other = Curve(theory.data.assign(rates)), practice.data.assign(rates).copy(deep=True)
+    other["classification_error_se"][:] = 0.004
+    other["classification_error"][5] += 0.02
+    comparison = report.compare(one, Curve(other))
+    assert f"differ most at t = {TIMES[5]:.3g}" in comparison.classification_sentence
+    assert "(z = +4.00; " in comparison.classification_sentence
+    assert comparison.classification_sentence in comparison.summary
+
+
 def test_wrong_comparisons_are_refused_in_a_sentence(theory):
     practice = cases.pretend(theory, np.random.default_rng(0))
     with pytest.raises(InputError, match="other times"):

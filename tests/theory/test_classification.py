@@ -1,5 +1,7 @@
 """The classification error: the angle between one student and one teacher unit, labels of drawn fields, symmetries."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -98,8 +100,14 @@ def test_wrong_calls_are_refused_in_a_sentence():
     simulated = ge.Curve(curve.data.assign_attrs(provenance='{"kind": "simulation"}'))
     with pytest.raises(InputError, match="measured its classification error"):
         ge.classification_error(simulated, problem)
-    sweep = ge.Sweep(problem, lr=[0.1, 0.2])
-    with pytest.raises(InputError, match="is for one problem"):
-        ge.predict(sweep, times=[0, 1], classification=True)
     with pytest.raises(InputError, match="a str is no problem"):
         ge.classification_error(curve, "problem")
+
+
+def test_the_points_of_a_sweep_are_classified_one_by_one():
+    problem = cases.problem(K=2, M=1)
+    curves = ge.predict(ge.Sweep(problem, lr=[0.1, 0.2]), times=[0, 1], rtol=1e-4, classification=True)
+    for lr in (0.1, 0.2):
+        one = ge.predict(replace(problem, lr=lr), times=[0, 1], rtol=1e-4, classification=True)
+        for name in ("classification_error", "classification_error_se"):
+            np.testing.assert_array_equal(curves.curve(lr=lr).data[name], one.data[name])

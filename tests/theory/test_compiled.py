@@ -125,12 +125,12 @@ class TestMotion:
 
 @pytest.mark.parametrize("kind", ["spread", "image"])
 def test_curves_are_the_same(kind, monkeypatch):
-    """To rounding, at the tolerance where a plateau amplifies it least: with numba this is the compiled path against NumPy."""
+    """To the accuracy that both claim; that the steps are the same to rounding is the matter of the tests above."""
     problem = cases.problem(cases.correlated_model(kind, N=80, D=20), lr=0.2, noise=0.1)
     times = ge.log_times(30, 12)
     found = ge.predict(problem, times=times)
     monkeypatch.setattr(motion, "COMPILED", False)
     monkeypatch.setattr(fields, "COMPILED", False)
     expected = ge.predict(problem, times=times)
-    np.testing.assert_allclose(found.test_error, expected.test_error, rtol=1e-9)
-    np.testing.assert_allclose(found.data.Q, expected.data.Q, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(found.test_error, expected.test_error, rtol=1e-6)
+    np.testing.assert_allclose(found.data.Q, expected.data.Q, rtol=1e-6, atol=1e-6)

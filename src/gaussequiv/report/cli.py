@@ -19,12 +19,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Learning curves of shallow neural networks on data from real generative models, by Gaussian equivalence.",
 )
 train_app = typer.Typer(no_args_is_help=True, help="Train a generator on your own images.")
 generators_app = typer.Typer(invoke_without_command=True, help="The generators of the zoo.")
 app.add_typer(train_app, name="train")
 app.add_typer(generators_app, name="generators")
+
+USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # an option or a command that there is not, and the like
 
 File = Annotated[
     Path | None, typer.Argument(metavar="[EXPERIMENT.toml]", help="Experiment file; defaults if left out.")
@@ -36,6 +37,23 @@ Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Run directory (default: gaussequiv-NAME here).")
 ]
 Name = Annotated[str | None, typer.Option("--generator", metavar="NAME", help="Short for --set generator.name=NAME.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from gaussequiv import __version__
+
+        _say(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def everything(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print it and stop.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    """Learning curves of shallow neural networks on data from real generative models, by Gaussian equivalence."""
 
 
 @app.command()
@@ -69,8 +87,28 @@ def predict(file: File = None, generator: Name = None, settings: Settings = None
         figure = figures.theory_curve(theory) if isinstance(theory, Curve) else figures.sweep(theory)
         figures.save(figure, run.folder / "theory.png")
         _show_curves(theory, "theory", ("test_error",))
+        if isinstance(theory, Curve) and "classification_error" in theory.data:
+            _say(f"classification error at t = {theory.times[-1]:g}: {theory.data.classification_error.values[-1]:.4g}")
         _say(theory.message)
         _say(f"written: {run.folder / 'theory.nc'}, {run.folder / 'theory.png'}")
+
+
+@app.command()
+def phases(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+    """Say what happens along the predicted curve: stable learning rates, plateaus, when units part, where it ends."""
+    with _run("phases", file, generator, settings, out) as run:
+        from gaussequiv.errors import InputError
+        from gaussequiv.models.problems import OnlineSGD
+        from gaussequiv.theory.online import stability
+        from gaussequiv.theory.phases import asymptote
+        from gaussequiv.theory.phases import phases as phases_of
+
+        problem, rtol = run.problem, run.experiment.theory.rtol
+        if not isinstance(problem, OnlineSGD):
+            raise InputError("phases are those of one curve; give one value where the experiment has a list")
+        _say(f"learning rate: {stability(problem)}")
+        _say(f"up to t = {run.times[-1]:g}: {phases_of(problem, float(run.times[-1]), rtol=rtol)}")
+        _say(f"in the end: {asymptote(problem, rtol)}")
 
 
 @app.command()
@@ -177,7 +215,12 @@ def main() -> None:
     # threads that spin while they wait make torch three times slower on a machine that does something else as well
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
+    except USAGE as error:
+        message = str(error).strip()  # empty where the help was printed in its place
+        sys.exit(_fail(_lowered(message), 2, debug, error) if message else 2)
+    except typer.Abort:
+        sys.exit(130)
     except InputError as error:
         sys.exit(_fail(str(error), 2, debug, error))
     except StorageError as error:
@@ -185,6 +228,12 @@ def main() -> None:
     except Exception as error:
         what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
         sys.exit(_fail(f"unexpected failure ({what}); set GAUSSEQUIV_DEBUG=1 to see where", 3, debug, error))
+
+
+def _lowered(message: str) -> str:
+    """A message as the rest of a sentence: "No such option: --x" becomes "no such option: --x; see --help"."""
+    text = " ".join(message.split()).removesuffix(".")
+    return f"{text[:1].lower()}{text[1:]}; see --help"
 
 
 def _fail(sentence: str, code: int, debug: bool, error: BaseException) -> int:

@@ -149,6 +149,22 @@ class Comparison:
             f"theory {theory:.3g}, simulation {practice:.3g} ± {error:.1g}."
         )
 
+    @property
+    def classification_sentence(self) -> str:
+        """How far the classification errors are apart, in words; nothing where theory has none."""
+        if "classification_error" not in self.theory.data:
+            return ""
+        theory, practice = (c.data["classification_error"].values for c in (self.theory, self.practice))
+        errors = [c.data["classification_error_se"].values for c in (self.theory, self.practice)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            z = (practice - theory) / np.hypot(*errors)
+        z = np.where(np.isfinite(z), z, 0.0)
+        i = int(np.argmax(np.abs(z)))
+        return (
+            f"The classification errors differ most at t = {self.times[i]:.3g}: theory {theory[i]:.4g}, simulation "
+            f"{practice[i]:.4g} ± {errors[1][i]:.2g} (z = {z[i]:+.2f}; rms z = {np.sqrt(np.mean(z**2)):.2f})."
+        )
+
     def _sources(self, name: str) -> tuple[tuple[Curve, str], ...]:
         return (self.theory, name), (self.practice, name), (self.practice, f"{name}_se")
 
@@ -177,8 +193,8 @@ class Comparison:
 
     @property
     def summary(self) -> str:
-        """Both sentences: test errors and overlaps."""
-        return f"{self.sentence} {self.overlaps_sentence}"
+        """All sentences: test errors, overlaps and, where theory has them, classification errors."""
+        return f"{self.sentence} {self.overlaps_sentence} {self.classification_sentence}".rstrip()
 
     @property
     def subject(self) -> str:
@@ -222,6 +238,7 @@ class Comparison:
         return {
             "sentence": self.sentence,
             "overlaps": self.overlaps_sentence,
+            "classification": self.classification_sentence,
             "agrees": self.agrees,
             "rms_z": self.rms_z,
             "bound": self.bound,

@@ -29,6 +29,7 @@ from pydantic import (
 
 from gaussequiv import __version__
 from gaussequiv.errors import FiniteSizeWarning, InputError
+from gaussequiv.maths.activations import activation
 from gaussequiv.models import schedules
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
@@ -53,6 +54,16 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
+def _activation(name: str) -> str:
+    activation(name)  # raises for an unknown one
+    return name
+
+
+def _differentiable(name: str) -> str:
+    activation(name).derivative(np.zeros(1))  # raises where there is none
+    return name
+
+
 class GeneratorSection(_Section):
     """Which generator: a name of the zoo or a .safetensors file; sizes for the random ones only."""
 
@@ -60,7 +71,7 @@ class GeneratorSection(_Section):
     input_dim: int | None = Field(default=None, ge=1)
     latent_dim: int | None = Field(default=None, ge=1)
     widths: tuple[int, ...] | None = Field(default=None, strict=False)
-    activation: str | None = None
+    activation: Annotated[str, AfterValidator(_activation)] | None = None
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -162,7 +173,7 @@ class TeacherSection(_Section):
     """A two-layer network with random weights N(0, scale^2)."""
 
     units: Count = 2
-    activation: str = "erf"
+    activation: Annotated[str, AfterValidator(_activation)] = "erf"
     readout: Literal["ones", "gaussian"] = "ones"
     scale: float = Field(default=1.0, gt=0)
     seed: Seed = 1
@@ -172,7 +183,7 @@ class StudentSection(_Section):
     """The same for the student; lists of units or seeds are axes of a sweep. `outputs` is that of the teacher, too."""
 
     units: Values[Count] = 2
-    activation: str = "erf"
+    activation: Annotated[str, AfterValidator(_differentiable)] = "erf"
     readout: Literal["ones", "gaussian"] = "gaussian"
     scale: float = Field(default=1.0, gt=0)
     seed: Values[Seed] = 2
@@ -206,6 +217,7 @@ class TheorySection(_Section):
     rtol: float = Field(default=1e-6, ge=1e-12, le=0.1)
     workers: int = Field(default=1, ge=1)
     finite_size: bool = False
+    classification: bool = False
 
 
 class SimulationSection(_Section):
@@ -355,7 +367,12 @@ class Run:
             "theory.nc",
             (*PROBLEM, "theory"),
             lambda: self._predicted(
-                times=self.times, rtol=e.rtol, finite_size=e.finite_size, workers=e.workers, progress=report
+                times=self.times,
+                rtol=e.rtol,
+                finite_size=e.finite_size,
+                classification=e.classification,
+                workers=e.workers,
+                progress=report,
             ),
         )
 

@@ -34,6 +34,7 @@ def predict(
     reduce: bool = True,
     finite_size: bool = False,
     max_steps: int = 20_000,
+    classification: bool = False,
     workers: int = 1,
     progress: Any = None,
 ) -> Curves: ...
@@ -60,7 +61,7 @@ def predict(
         reduce: replace the modes by a few nodes, to an accuracy beyond `rtol`.
         finite_size: add the terms of relative order rho / N to the equations of online learning.
         max_steps: steps of the solver after which the remaining times are marked not converged.
-        classification: add the error of the signs of the outputs, see `classification_error`; not for a sweep.
+        classification: add the error of the signs of the outputs, see `classification_error`.
         workers: processes that share the points of a sweep; the result does not depend on it.
         progress: called with the time reached; over a sweep, with its mean over the points.
 
@@ -75,11 +76,8 @@ def predict(
         case OnlineSGD():
             curve = online.predict(problem, times, progress=progress, **options)
             return classification_error(curve, problem) if classification else curve
-        case Sweep() if classification:
-            raise InputError(
-                "classification=True is for one problem; add classification_error to the curves of a sweep"
-            )
         case Sweep():
-            return sweeps.predict(problem, times, workers=workers, progress=progress, **options)
+            options |= {"classification": classification, "workers": workers, "progress": progress}
+            return sweeps.predict(problem, times, **options)
         case _:
             raise InputError(f"a {type(problem).__name__} cannot be predicted; expected an OnlineSGD or a Sweep")

@@ -10,19 +10,35 @@ from gaussequiv.maths.compiled import compiled
 
 
 @compiled(reordered=True)
+def total(x: Array) -> float:
+    """The sum of the entries."""
+    found = 0.0
+    for i in range(len(x)):
+        found += x[i]
+    return found
+
+
+@compiled(reordered=True)
+def dot(x: Array, y: Array) -> float:
+    """The product x . y."""
+    found = 0.0
+    for i in range(len(x)):
+        found += x[i] * y[i]
+    return found
+
+
+@compiled()
 def overlaps(y: Array, rho: Array, K: int, M: int, outputs: int) -> tuple[Array, Array, Array]:
     """Q = sum rho q, R = sum r, and v."""
-    n, Q, R, v = len(rho), np.zeros((K, K)), np.zeros((K, M)), np.empty((K, outputs))
+    n, Q, R, v = len(rho), np.empty((K, K)), np.empty((K, M)), np.empty((K, outputs))
     first = 0
     for k in range(K):
         for m in range(M):
-            for i in range(n):
-                R[k, m] += y[first + i]
+            R[k, m] = total(y[first : first + n])
             first += n
     for k in range(K):
         for j in range(K):
-            for i in range(n):
-                Q[k, j] += rho[i] * y[first + i]
+            Q[k, j] = dot(rho, y[first : first + n])
             first += n
     for k in range(K):
         for o in range(outputs):
@@ -31,7 +47,7 @@ def overlaps(y: Array, rho: Array, K: int, M: int, outputs: int) -> tuple[Array,
     return Q, R, v
 
 
-@compiled(reordered=True)
+@compiled()
 def velocity(
     y: Array,
     c: tuple[Array, Array, Array, Array],
@@ -78,7 +94,7 @@ def velocity(
     return dy
 
 
-@compiled(reordered=True)
+@compiled()
 def turn(V: Array, r: Array, q: Array) -> tuple[Array, Array]:
     """V r and V q V^T for every mode."""
     (K, M, n), turned = r.shape, np.zeros(r.shape)
@@ -99,7 +115,7 @@ def turn(V: Array, r: Array, q: Array) -> tuple[Array, Array]:
     return turned, both
 
 
-@compiled(reordered=True)
+@compiled()
 def settle(r: Array, q: Array, B: Array, eta: float, d1: Array, d2: Array) -> None:
     """The solve with frozen coefficients in the eigenbasis of A, in place."""
     K, M, n = r.shape
@@ -116,7 +132,7 @@ def settle(r: Array, q: Array, B: Array, eta: float, d1: Array, d2: Array) -> No
                 q[k, j, i] *= d2[k, j, i]
 
 
-@compiled(reordered=True)
+@compiled()
 def solve(
     b: Array,
     g: float,
@@ -149,14 +165,12 @@ def solve(
     settle(xr, xq, B, g * lr, d1, d2)
 
     seen = np.zeros(P)  # (Q, R, v) of the solve with frozen coefficients
-    Q, R = np.zeros((K, K)), np.zeros((K, M))
+    Q, R = np.empty((K, K)), np.empty((K, M))
     for k in range(K):
         for j in range(K):
-            for i in range(n):
-                Q[k, j] += rho[i] * xq[k, j, i]
+            Q[k, j] = dot(rho, xq[k, j])
         for m in range(M):
-            for i in range(n):
-                R[k, m] += xr[k, m, i]
+            R[k, m] = total(xr[k, m])
     for k in range(K):
         for j in range(K):
             for x in range(K):
@@ -166,18 +180,14 @@ def solve(
                 seen[K * K + k * M + m] += V[k, j] * R[j, m]
     for i in range(K * outputs):
         seen[K * (K + M) + i] = xv[i]
-    p = np.zeros(P)
+    p = np.empty(P)
     for i in range(P):
-        for j in range(P):
-            p[i] += inverse[i, j] * seen[j]
+        p[i] = dot(inverse[i], seen)
 
     half = np.zeros((K, K, n))
     for k in range(K):
         for l in range(K):  # noqa: E741
-            a = e = 0.0
-            for j in range(P):
-                a += dA[k, l, j] * p[j]
-                e += dG[k, l, j] * p[j]
+            a, e = dot(dA[k, l], p), dot(dG[k, l], p)
             for m in range(M):
                 for i in range(n):
                     br[k, m, i] -= g * lr * a * rho[i] * r[l, m, i]
@@ -187,9 +197,7 @@ def solve(
             for i in range(n):
                 bq[k, l, i] += g * noise * e * source[i]
         for m in range(M):
-            a = 0.0
-            for j in range(P):
-                a += dB[k, m, j] * p[j]
+            a = dot(dB[k, m], p)
             for j in range(M):
                 for i in range(n):
                     br[k, j, i] -= g * lr * a * tt[m, j, i]
@@ -201,10 +209,7 @@ def solve(
             for i in range(n):
                 bq[k, j, i] -= g * lr * (half[k, j, i] + half[j, k, i])
         for o in range(outputs):
-            change = 0.0
-            for j in range(P):
-                change += df[k, o, j] * p[j]
-            xv[k * outputs + o] -= d3 * g * lr_readout * change
+            xv[k * outputs + o] -= d3 * g * lr_readout * dot(df[k, o], p)
     settle(br, bq, B, g * lr, d1, d2)
     xr, xq = turn(V, br, bq)
     solution = np.empty_like(b)

@@ -14,6 +14,7 @@ from gaussequiv.maths.averages import Array
 from gaussequiv.theory.motion import Dynamics
 
 SLOW = 1e-8  # growth, relative to the fastest relaxation, from which on it counts
+ROUNDING = 1e-12  # eigenvalues below this part of the largest are zero
 REAL = 1e-6  # imaginary part of an eigenvalue, relative to it, that is rounding
 
 
@@ -111,7 +112,9 @@ def noise_limit(dynamics: Dynamics, y: Array) -> float:
     slope = -np.column_stack([dynamics.observe(solve(x) / s) for x in once])
     mu, left, right = scipy.linalg.eig(H, left=True)
     rising = np.einsum("ip,ij,jp->p", left.conj(), slope, right) / np.einsum("ip,ip->p", left.conj(), right)
-    growing = (mu.real > 0) & (np.abs(mu.imag) <= REAL * np.abs(mu)) & (rising.real < 0)
+    growing = (
+        (mu.real > ROUNDING * np.abs(mu).max(initial=0.0)) & (np.abs(mu.imag) <= REAL * np.abs(mu)) & (rising.real < 0)
+    )
     return _limit(1.0, float(mu.real[growing].max(initial=0.0)))
 
 

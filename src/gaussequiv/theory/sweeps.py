@@ -18,6 +18,7 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.problems import OnlineSGD, checked_times
 from gaussequiv.models.sweeps import Curves, Sweep, refused
 from gaussequiv.theory import online
+from gaussequiv.theory.classification import classification_error
 
 Solve = Callable[[OnlineSGD], Curve]
 
@@ -32,6 +33,7 @@ def predict(
     reduce: bool,
     finite_size: bool,
     max_steps: int,
+    classification: bool = False,
     workers: int = 1,
     progress: Any = None,
 ) -> Curves:
@@ -47,6 +49,7 @@ def predict(
         reduce: replace modes by nodes.
         finite_size: add the terms of relative order rho / N.
         max_steps: steps of the solver for each point.
+        classification: add the classification errors.
         workers: processes; 1 stays in this one.
         progress: called after every point with the mean over the grid of the times reached.
 
@@ -59,7 +62,7 @@ def predict(
     report = progress or (lambda _: None)
     found = outcomes(
         sweep.problems,
-        partial(online.predict, times=t, **options),
+        partial(_classified if classification else online.predict, times=t, **options),
         workers,
         lambda done: report(done * t[-1] / len(sweep)),
     )
@@ -71,6 +74,10 @@ def predict(
         for problem, outcome in zip(sweep.problems, found, strict=True)
     ]
     return Curves.of(sweep, curves)
+
+
+def _classified(problem: OnlineSGD, **options: Any) -> Curve:
+    return classification_error(online.predict(problem, **options), problem)
 
 
 def outcomes(
