@@ -127,6 +127,32 @@ def test_fields_that_coincide_are_the_limit_of_fields_that_approach(pair, sign, 
             assert abs(draws.mean() - limit[k, m, a, b]) < 5 * draws.std() / np.sqrt(len(draws)) + 1e-6
 
 
+@pytest.mark.parametrize("distance", [1e-2, 1e-3])
+@pytest.mark.parametrize("pair", [(ReLU(), ReLU()), (Absolute(), LeakyReLU(0.2))], ids=str)
+def test_fields_that_nearly_coincide_are_still_told_apart(pair, distance):
+    """The closed form beside quadrature, where its error is far below the distance."""
+    A = np.random.default_rng(5).standard_normal((4, 6)) / 2
+    for one, other in ((0, 1), (0, 2)):
+        B = A.copy()
+        B[other] = A[one] + distance * A[other]
+        C, quadrature = B @ B.T, Conditional(*pair, 2, 1e-11)
+        expected = quadrature.quadruples(C, np.zeros(4))
+        assert quadrature.error < 0.1 * distance
+        np.testing.assert_allclose(Orthants(*pair, 2).quadruples(C), expected, atol=0.1 * distance)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_a_jump_of_the_teacher_may_stand_in_its_mean_or_in_its_function(noise):
+    """E F(sign(x + m)) with a field that is aligned, or nearly so, with one of the student's."""
+    A = np.random.default_rng(6).standard_normal((3, 5)) / 2
+    A[2] = 1.5 * A[0] + noise * A[2]
+    C, mean = A @ A.T, np.array([0.2, -0.1, 0.5])
+    by_mean = Conditional(Tanh(), Sign(), 2, 1e-9)
+    by_function = Conditional(Tanh(), Custom(lambda z: np.sign(z + 0.5)), 2, 1e-9)
+    found, expected = by_mean.quadruples(C, mean), by_function.quadruples(C, mean * [1, 1, 0])
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
 @pytest.mark.parametrize("student", [Erf(), Tanh(), Polynomial(0, 1, 0.5)])
 def test_a_unit_that_vanishes_has_the_averages_of_a_constant(student):
     rng = np.random.default_rng(4)

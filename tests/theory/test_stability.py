@@ -120,6 +120,16 @@ def test_the_jacobian_is_that_of_the_vector_field_and_of_the_solver(K, M, option
     np.testing.assert_allclose(x, dynamics.linearise(0.0, y)(g)(x - g * (J @ x)), atol=1e-8 * np.abs(x).max())
 
 
+def test_a_mean_of_the_inputs_lowers_the_limit_of_a_step():
+    """One linear unit on white inputs of mean mu: a step overshoots along mu at lr = 2 N / (v^2 (1 + |mu|^2))."""
+    N, mean = 30, np.random.default_rng(0).standard_normal(30)
+    model = ge.GaussianModel(np.eye(N), np.eye(N), mean_x=mean)
+    teacher, student = (ge.TwoLayer(np.random.default_rng(s).standard_normal((1, N)), [1.5], "linear") for s in (1, 2))
+    options = {"train_readout": False}
+    found = [ge.stability(ge.OnlineSGD(model, teacher, student, 0.1, center=c, **options)).step for c in (True, False)]
+    np.testing.assert_allclose(found, [2 * N / 2.25, 2 * N / (2.25 * (1 + mean @ mean))], rtol=1e-9)
+
+
 def test_growth_sees_only_what_twins_allow():
     """Equal units on their plateau: the direction that parts them grows, but they cannot take it."""
     N, rng = 10, np.random.default_rng(0)
