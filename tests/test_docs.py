@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gaussequiv.report.experiments import Experiment
+from gaussequiv.report.settings import Experiment
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")])

@@ -17,7 +17,8 @@ import torch
 import gaussequiv as ge
 from gaussequiv.generators import zoo
 from gaussequiv.models import schedules
-from gaussequiv.report.experiments import PROBLEM, SIMULATED, Experiment, Run
+from gaussequiv.report.experiments import PROBLEM, SIMULATED, Run
+from gaussequiv.report.settings import Experiment
 
 SMALL = {
     "generator": {"name": "single-layer", "input_dim": 60, "latent_dim": 30},

@@ -249,7 +249,8 @@ def _run(
 ) -> "Iterator[Run]":
     """The run of a command in its directory, with a progress bar on the terminal."""
     from gaussequiv.errors import InputError
-    from gaussequiv.report.experiments import Experiment, Run
+    from gaussequiv.report.experiments import Run
+    from gaussequiv.report.settings import Experiment
 
     overrides = [*([f'generator.name="{generator}"'] if generator is not None else []), *(settings or [])]
     experiment = Experiment.read(file, overrides)

@@ -1,0 +1,304 @@
+"""Settings of an experiment: a TOML file, single values from the command line, and their validation."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from gaussequiv.errors import InputError
+from gaussequiv.maths.activations import activation
+from gaussequiv.models import schedules
+from gaussequiv.models.problems import Schedule
+from gaussequiv.models.sweeps import OPTIONS
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+
+
+def _activation(name: str) -> str:
+    activation(name)  # raises for an unknown one
+    return name
+
+
+def _differentiable(name: str) -> str:
+    activation(name).derivative(np.zeros(1))  # raises where there is none
+    return name
+
+
+class GeneratorSection(_Section):
+    """Which generator: a name of the zoo or a .safetensors file; sizes for the random ones only."""
+
+    name: str = "dcgan"
+    input_dim: int | None = Field(default=None, ge=1)
+    latent_dim: int | None = Field(default=None, ge=1)
+    widths: tuple[int, ...] | None = Field(default=None, strict=False)
+    activation: Annotated[str, AfterValidator(_activation)] | None = None
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "GeneratorSection":
+        allowed = {"single-layer": {"input_dim", "latent_dim", "activation"}, "deep-random": {"widths", "activation"}}
+        given = {key for key in ("input_dim", "latent_dim", "widths", "activation") if getattr(self, key) is not None}
+        foreign = given - allowed.get(self.name, set())
+        if foreign:
+            raise ValueError(f"{', '.join(sorted(foreign))} cannot be set for {self.name}")
+        return self
+
+
+class EstimateSection(_Section):
+    """How the Gaussian model is found: by samples, or in closed form for a single-layer generator."""
+
+    samples: int = Field(default=100_000, ge=1)
+    seed: int = Field(default=0, ge=0)
+    workers: int = Field(default=1, ge=1)
+    closed_form: bool | None = None
+
+
+class StepSection(_Section):
+    """A learning rate that jumps: `schedules.Step`."""
+
+    kind: Literal["step"]
+    values: tuple[float, ...] = Field(strict=False)
+    at: tuple[float, ...] = Field(strict=False)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The function of t."""
+        return schedules.Step(self.values, self.at)
+
+
+class PowerSection(_Section):
+    """A learning rate that decays as a power of t: `schedules.Power`."""
+
+    kind: Literal["power"]
+    start: float
+    exponent: float
+    scale: float = 1.0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The function of t."""
+        return schedules.Power(self.start, self.exponent, self.scale)
+
+
+class ExponentialSection(_Section):
+    """A learning rate that decays exponentially: `schedules.Exponential`."""
+
+    kind: Literal["exponential"]
+    start: float
+    rate: float
+
+    @property
+    def schedule(self) -> Schedule:
+        """The function of t."""
+        return schedules.Exponential(self.start, self.rate)
+
+
+SCHEDULES: dict[str, type[_Section]] = {"step": StepSection, "power": PowerSection, "exponential": ExponentialSection}
+SHAPES = ("number", "axis", "schedule")  # what a value may be: one number, a list that is an axis of a sweep, a table
+
+
+def _shape(value: object) -> str:
+    return "axis" if isinstance(value, list | tuple) else "schedule" if isinstance(value, dict | _Section) else "number"
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("an empty list; expected one value, or a list of values that a sweep goes through")
+    if len(set(values)) < len(values):
+        raise ValueError("the list has a value twice; expected different values")
+    return values
+
+
+def _possible(section: Any) -> Any:
+    _ = section.schedule  # raises where its numbers do not fit together
+    return section
+
+
+T = TypeVar("T")
+Axis = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(_distinct), Tag("axis")]
+Decay = Annotated[
+    Annotated[StepSection | PowerSection | ExponentialSection, Field(discriminator="kind")],
+    AfterValidator(_possible),
+    Tag("schedule"),
+]
+Values = Annotated[Annotated[T, Tag("number")] | Axis[T], Discriminator(_shape)]
+Rates = Annotated[Annotated[T, Tag("number")] | Axis[T] | Decay, Discriminator(_shape)]
+Positive = Annotated[float, Field(gt=0, le=1e4)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class TeacherSection(_Section):
+    """A two-layer network with random weights N(0, scale^2)."""
+
+    units: Count = 2
+    activation: Annotated[str, AfterValidator(_activation)] = "erf"
+    readout: Literal["ones", "gaussian"] = "ones"
+    scale: float = Field(default=1.0, gt=0)
+    seed: Seed = 1
+
+
+class StudentSection(_Section):
+    """The same for the student; lists of units or seeds are axes of a sweep. `outputs` is that of the teacher, too."""
+
+    units: Values[Count] = 2
+    activation: Annotated[str, AfterValidator(_differentiable)] = "erf"
+    readout: Literal["ones", "gaussian"] = "gaussian"
+    scale: float = Field(default=1.0, gt=0)
+    seed: Values[Seed] = 2
+    outputs: Count | None = None
+
+
+class LearningSection(_Section):
+    """One-pass SGD; lists are axes of a sweep, tables are schedules."""
+
+    lr: Rates[Positive] = 0.2
+    lr_readout: Rates[NotNegative] | None = None
+    noise: Values[NotNegative] = 0.0
+    batch_size: Values[Count] = 1
+    weight_decay: Values[NotNegative] = 0.0
+    train_readout: bool = True
+    teacher_on: Literal["latents", "inputs"] = "latents"
+    center: bool = True
+
+
+class TimesSection(_Section):
+    """0 and log-spaced times from `start` to `end`, in units of steps / N."""
+
+    start: float = Field(default=0.1, gt=0)
+    end: float = Field(default=100.0, gt=0)
+    points: int = Field(default=20, ge=2)
+
+
+class TheorySection(_Section):
+    """The accuracy of the predicted curve, and the processes that share the points of a sweep."""
+
+    rtol: float = Field(default=1e-6, ge=1e-12, le=0.1)
+    workers: int = Field(default=1, ge=1)
+    finite_size: bool = False
+    classification: bool = False
+
+
+class SimulationSection(_Section):
+    """The real training, on the generator's samples and, with `twin`, also on those of its Gaussian model."""
+
+    twin: bool = True
+    seeds: int = Field(default=10, ge=1)
+    seed: int = Field(default=0, ge=0)
+    test_samples: int = Field(default=1_000, ge=1)
+    device: str = "cpu"
+
+
+class Experiment(_Section):
+    """A whole experiment; every section and every value has a default: the demo, after the paper's own experiment."""
+
+    generator: GeneratorSection = GeneratorSection()
+    estimate: EstimateSection = EstimateSection()
+    teacher: TeacherSection = TeacherSection()
+    student: StudentSection = StudentSection()
+    learning: LearningSection = LearningSection()
+    times: TimesSection = TimesSection()
+    theory: TheorySection = TheorySection()
+    simulation: SimulationSection = SimulationSection()
+
+    @classmethod
+    def read(cls, path: str | Path | None, settings: list[str]) -> "Experiment":
+        """Read a TOML file (or take the defaults) and apply settings such as "learning.lr=0.1".
+
+        Raises:
+            InputError: no such file, not TOML, an unknown or impossible value: one sentence that names it.
+
+        """
+        values = _read_toml(Path(path)) if path is not None else {}
+        for setting in settings:
+            _apply(values, setting)
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise InputError(_one_sentence(error)) from error
+
+    @property
+    def axes(self) -> dict[str, tuple[float, ...]]:
+        """The axes of the sweep by their names in `Sweep`; empty where every setting has one value."""
+        found = {name: getattr(self.learning, name) for name in OPTIONS}
+        found |= {"units": self.student.units, "student_seed": self.student.seed}
+        return {name: values for name, values in found.items() if isinstance(values, tuple)}
+
+    @property
+    def uses_closed_form(self) -> bool:
+        """Whether the model comes from exact moments: by default wherever there are any (single-layer)."""
+        exact = self.generator.name == "single-layer"
+        if self.estimate.closed_form and not exact:
+            raise InputError(f"{self.generator.name} has no closed-form moments; leave estimate.closed_form out")
+        return exact if self.estimate.closed_form is None else self.estimate.closed_form
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"there is no experiment file {path}; expected a TOML file")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _apply(values: dict[str, Any], setting: str) -> None:
+    """Put one "a.b=c" into nested values; c is read as TOML, or as a string if it is none."""
+    path, equals, text = setting.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise InputError(f"--set {setting!r}: expected section.key=value, such as learning.lr=0.1")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise InputError(f"--set {setting!r}: {key} is a value, not a section")
+    values[keys[-1]] = value
+
+
+def first(value: Any) -> Any:
+    """A setting as an argument: of an axis its first value, of a schedule the function."""
+    if isinstance(value, StepSection | PowerSection | ExponentialSection):
+        return value.schedule
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _one_sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    kinds = [SCHEDULES[str(part)] for part in first["loc"][2:] if part in SCHEDULES]
+    where = ".".join(str(part) for part in first["loc"] if part not in (*SHAPES, *SCHEDULES)) or "the experiment"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        section = Experiment.model_fields.get(str(first["loc"][0]))
+        inner = (
+            getattr(section.annotation, "model_fields", None) if section is not None and len(first["loc"]) > 1 else None
+        )
+        inner = kinds[0].model_fields if kinds else inner
+        return f"{where} is not a setting; expected one of {', '.join(inner or Experiment.model_fields)}{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"].startswith("union_tag"):
+        message = f"expected a kind of schedule, one of {', '.join(SCHEDULES)}"
+    return (
+        f"{where} = {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
+        if len(first["loc"]) > 1
+        else f"{where}: {message}{more}"
+    )
