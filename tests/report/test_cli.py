@@ -278,6 +278,8 @@ WRONG = {
     "unknown command": (["predikt"], "no such command 'predikt'"),
     "unknown option": (["demo", "--sed", "3"], "no such option: --sed"),
     "no argument": (["generators", "show"], "missing parameter: name; see --help"),
+    "no section": (["predict", "--set", "learning="], "learning = '': expected a section of settings"),
+    "folder": (["predict", "."], ". is a folder; expected a TOML file"),
     "unknown activation of the student": (["predict", "--set", "student.activation=foo"], "unknown activation 'foo'"),
     "student without a derivative": (["predict", "--set", "student.activation=sign"], "sign has no derivative"),
     "phases of a sweep": (
@@ -301,7 +303,7 @@ def test_phases_says_what_python_says(experiment):
     assert done.stdout.splitlines() == [
         f"learning rate: {ge.stability(problem)}",
         f"up to t = 2: {ge.phases(problem, 2.0)}",
-        f"in the end: {ge.asymptote(problem)}",
+        f"in the end: {ge.asymptote(problem, 1e-5, longest=2000)}",
     ]
 
 

@@ -91,6 +91,15 @@ def test_a_wrong_classification_error_is_named(theory):
     assert comparison.classification_sentence in comparison.summary
 
 
+def test_few_seeds_are_not_called_agreement(theory):
+    """With three seeds chance explains almost any departure: Student's law has no second moment there."""
+    few, many = (report.compare(theory, cases.pretend(theory, np.random.default_rng(1), seeds=s)) for s in (3, 30))
+    assert (few.agrees, few.undecided) == (True, True)
+    assert "the seeds are too few to call it agreement" in few.sentence
+    assert (many.agrees, many.undecided) == (True, False)
+    assert "agree within error bars" in many.sentence
+
+
 def test_wrong_comparisons_are_refused_in_a_sentence(theory):
     practice = cases.pretend(theory, np.random.default_rng(0))
     with pytest.raises(InputError, match="other times"):

@@ -167,7 +167,7 @@ def test_a_steady_fall_has_no_plateau_and_one_unit_does_not_specialise():
     start, floor = ge.predict(problem, times=[0]).test_error[0], lr * sigma**2 / (2 * (2 - lr))
     assert found.stationary == pytest.approx(np.log((start - floor) / (0.01 * floor)) / (2 * lr - lr**2), rel=1e-3)
     assert (found.plateaus, found.plateau, found.specialisation) == ((), None, None)
-    assert str(found).startswith("no plateau; no specialisation with one student unit; stationary from t = ")
+    assert str(found).startswith("no plateau; no specialisation with one student unit; nearly at rest from t = ")
     time = ge.phases(problem, 100, band=0.5, slope=1e-3).stationary  # here the slope decides
     rest = (start - floor) * np.exp(-(2 * lr - lr**2) * time)
     assert time * (2 * lr - lr**2) * rest / (floor + rest) == pytest.approx(1e-3, rel=1e-2)

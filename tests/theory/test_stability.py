@@ -103,7 +103,9 @@ def test_every_limit_that_is_passed_is_named():
     assert "above 2, where the noise of SGD" in text
     assert "above 20, where SGD overshoots" in text
     assert "where the readout overshoots" in text
-    assert "stable at t = 0: lr = 0.1 is below 2" in str(ge.stability(ge.OnlineSGD(model, teacher, student, lr=0.1)))
+    assert "stable at t = 0: lr = 0.1, where the noise of SGD allows up to 2" in str(
+        ge.stability(ge.OnlineSGD(model, teacher, student, lr=0.1))
+    )
 
 
 @pytest.mark.parametrize(("K", "M"), cases.NETWORKS)

@@ -248,6 +248,8 @@ def load(name: str | Path) -> Generator:
 
     Raises `InputError` for an unknown name, a missing file, a foreign file, or weights that do not fit.
     """
+    if not isinstance(name, str | Path):
+        raise InputError(f"a generator was asked for by a {type(name).__name__}; expected a name or a path")
     if str(name) in NAMES:
         return NAMES[str(name)]()
     path = Path(name)

@@ -25,6 +25,7 @@ generators_app = typer.Typer(invoke_without_command=True, help="The generators o
 app.add_typer(train_app, name="train")
 app.add_typer(generators_app, name="generators")
 
+FOLLOWED = 1e3  # how much longer than the experiment a student is followed to find where it ends
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # an option or a command that there is not, and the like
 
 File = Annotated[
@@ -108,7 +109,11 @@ def phases(file: File = None, generator: Name = None, settings: Settings = None,
             raise InputError("phases are those of one curve; give one value where the experiment has a list")
         _say(f"learning rate: {stability(problem)}")
         _say(f"up to t = {run.times[-1]:g}: {phases_of(problem, float(run.times[-1]), rtol=rtol)}")
-        _say(f"in the end: {asymptote(problem, rtol)}")
+        longest = FOLLOWED * float(run.times[-1])
+        end = asymptote(
+            problem, max(rtol, 1e-5), longest=longest, progress=lambda t: run.progress("the end", t, longest)
+        )
+        _say(f"in the end: {end}")
 
 
 @app.command()
@@ -322,7 +327,7 @@ def _progress() -> Iterator[Any]:
     def report(stage: str, done: float, total: float) -> None:
         if not console.is_terminal:
             tenth = int(10 * done / total) if total else 10
-            if tenth > tenths.get(stage, 0):
+            if tenth > tenths.get(stage, -1):
                 tenths[stage] = tenth
                 print(f"{stage} {10 * tenth} %", file=sys.stderr, flush=True)
             return

@@ -16,6 +16,7 @@ from gaussequiv.models.storage import atomic_write_text
 if TYPE_CHECKING:
     import pandas as pd
 
+UNDECIDED = 0.25  # relative departure that must be resolved at a point for an agreement to be worth its name
 LEVEL = 0.01  # chance that a correct theory is said to depart somewhere on the curve
 STRETCHES = 4  # parts of the curve whose mean departure is tested as well: small but steady ones add up
 
@@ -125,6 +126,11 @@ class Comparison:
         return float(self.times[np.argmax(lost)]) if lost.any() else None
 
     @property
+    def undecided(self) -> bool:
+        """Whether the curves agree only because the seeds are too few to tell them apart."""
+        return self.agrees and self.resolution > UNDECIDED
+
+    @property
     def largest_departure(self) -> tuple[int, float]:
         """Index and size of the largest relative difference |simulation / theory - 1|."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -173,6 +179,8 @@ class Comparison:
         """What was found, in words."""
         i, (j, relative) = self.worst, self.largest_departure
         verdict = "agree within error bars" if self.agrees else "depart from each other"
+        if self.undecided:
+            verdict = "are not told apart, but the seeds are too few to call it agreement"
         seeds = self.practice.data.sizes["seed"]
         where = (
             f"theory {self.theory.test_error[i]:.4g}, simulation {self.practice.test_error[i]:.4g} "

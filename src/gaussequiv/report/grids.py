@@ -84,6 +84,9 @@ class GridComparison:
             f"The test errors of theory and simulation agree within error bars at {agreeing} of {len(self.points)} points "
             f"of the grid: rms z = {np.sqrt(np.mean(z**2)):.2f} over {len(z)} values."
         )
+        undecided = sum(one.undecided for one in compared)
+        if undecided:
+            text += f" At {undecided} of them the seeds are too few to call it agreement."
         if worst is not None:
             text += f" The largest |z| is at {label(self.points[self.worst])}: {worst.sentence}"
         lost = [label(p) for p, one in zip(self.points, self.comparisons, strict=True) if one is None]

@@ -248,6 +248,8 @@ class Experiment(_Section):
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected a TOML file")
     if not path.is_file():
         raise InputError(f"there is no experiment file {path}; expected a TOML file")
     try:
@@ -295,6 +297,8 @@ def _one_sentence(error: ValidationError) -> str:
         inner = kinds[0].model_fields if kinds else inner
         return f"{where} is not a setting; expected one of {', '.join(inner or Experiment.model_fields)}{more}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "model_type":
+        return f"{where} = {first['input']!r}: expected a section of settings, such as {where}.key=value{more}"
     if first["type"].startswith("union_tag"):
         message = f"expected a kind of schedule, one of {', '.join(SCHEDULES)}"
     return (

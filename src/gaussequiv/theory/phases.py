@@ -80,14 +80,18 @@ class Phases:
     def __str__(self) -> str:
         parts = [str(p) for p in self.plateaus] or ["no plateau"]
         parts.append(
-            self.unspecialised if self.specialisation is None else f"the units part at t = {self.specialisation:.4g}"
+            self.unspecialised
+            if self.specialisation is None
+            else f"the units part at t = {self.specialisation:.4g}"
+            if self.specialisation > 0
+            else "the units are apart from the start"
         )
         if self.status is not Status.OK:
             parts.append(f"{self.status} at t = {self.end:.4g}: {self.status.sentence}")
         elif self.stationary is None:
             parts.append(f"still moving at t = {self.end:.4g}, test error {self.test_error:.4g}")
         else:
-            parts.append(f"stationary from t = {self.stationary:.4g} at a test error of {self.test_error:.4g}")
+            parts.append(f"nearly at rest from t = {self.stationary:.4g} on, at a test error of {self.test_error:.4g}")
         return "; ".join(parts)
 
 
@@ -283,6 +287,7 @@ class Asymptote:
         status: OK, inaccurate, diverged, or not converged: test_error then is only the last value.
         time: the last time.
         change: of the test error over the last factor of ten in time, relative, absolute below 1 % of the start.
+        of: "asymptote", or "plateau" for that of equal units.
 
     """
 
@@ -293,19 +298,28 @@ class Asymptote:
     status: Status
     time: float
     change: float
+    of: str = "asymptote"
 
     def __str__(self) -> str:
+        if self.status is Status.OK and self.of == "plateau":
+            return f"the plateau of equal units has the test error {self.test_error:.6g} (stationary at t = {self.time:.4g})"
         if self.status is Status.OK:
             return f"test error {self.test_error:.6g}, stationary at t = {self.time:.4g}"
         if self.status is Status.DIVERGED:
             return f"{self.status} at t = {self.time:.4g}: {self.status.sentence}"
         return (
             f"{self.status}: test error {self.test_error:.6g} at t = {self.time:.4g}, changed by {self.change:.2g} over the last "
-            "factor of ten in time; raise `longest`, or ask for a larger rtol (small eigenvalues leave slow tails)"
+            "factor of ten in time; follow it for longer, or ask for a larger rtol (small eigenvalues leave slow tails)"
         )
 
 
-def asymptote(problem: OnlineSGD, rtol: float = 1e-6, *, longest: float | None = None) -> Asymptote:
+def asymptote(
+    problem: OnlineSGD,
+    rtol: float = 1e-6,
+    *,
+    longest: float | None = None,
+    progress: Callable[[float], Any] | None = None,
+) -> Asymptote:
     """The stationary state that a student reaches: followed to ten times longer times until the test error rests.
 
     It rests when it changed by less than `rtol` over the last factor of ten in time (relative; absolute below 1 % of its
@@ -315,6 +329,7 @@ def asymptote(problem: OnlineSGD, rtol: float = 1e-6, *, longest: float | None =
         problem: student, teacher, model and learning rule.
         rtol: accuracy of the trajectory, and what the test error may change by.
         longest: the last time that is tried; 1e7 / lr if left out.
+        progress: called with the time reached; averages by quadrature take minutes to late times.
 
     Raises:
         InputError: no problem, or an argument out of range.
@@ -324,7 +339,7 @@ def asymptote(problem: OnlineSGD, rtol: float = 1e-6, *, longest: float | None =
     longest = 1e7 * unit if longest is None else number("longest", longest, positive=True)
     end = min(100 * unit, longest)
     while True:
-        found = trajectory(problem, end, rtol=rtol)
+        found = trajectory(problem, end, rtol=rtol, progress=progress)
         last = found.end
         start, before, here = found.test_error([0.0, last / 10, last])
         change = abs(here - before) / max(here, FLOOR * start, np.finfo(float).tiny)
@@ -339,7 +354,13 @@ def asymptote(problem: OnlineSGD, rtol: float = 1e-6, *, longest: float | None =
         end = min(10 * end, longest)
 
 
-def plateau(problem: OnlineSGD, rtol: float = 1e-6, *, longest: float | None = None) -> Asymptote:
+def plateau(
+    problem: OnlineSGD,
+    rtol: float = 1e-6,
+    *,
+    longest: float | None = None,
+    progress: Callable[[float], Any] | None = None,
+) -> Asymptote:
     """The stationary state of the student before its units part: all of them equal to the mean of the given ones.
 
     Equal units stay equal, so this is where the symmetric plateau of the full student lies.
@@ -348,6 +369,7 @@ def plateau(problem: OnlineSGD, rtol: float = 1e-6, *, longest: float | None = N
         problem: student, teacher, model and learning rule.
         rtol: see `asymptote`.
         longest: see `asymptote`.
+        progress: see `asymptote`.
 
     Raises:
         InputError: no problem, or an argument out of range.
@@ -356,7 +378,7 @@ def plateau(problem: OnlineSGD, rtol: float = 1e-6, *, longest: float | None = N
     student = checked_problem(problem).student
     weights, readout = (np.broadcast_to(x.mean(axis=0), x.shape) for x in (student.weights, student.readout))
     equal = replace(student, weights=np.array(weights), readout=np.array(readout))
-    return asymptote(replace(problem, student=equal), rtol, longest=longest)
+    return replace(asymptote(replace(problem, student=equal), rtol, longest=longest, progress=progress), of="plateau")
 
 
 def _grows(found: Trajectory) -> bool:

@@ -14,6 +14,7 @@ from gaussequiv.maths.averages import Array
 from gaussequiv.theory.motion import Dynamics
 
 SLOW = 1e-8  # growth, relative to the fastest relaxation, from which on it counts
+FAR = 1e4  # a limit by this much above that of a step says nothing
 ROUNDING = 1e-12  # eigenvalues below this part of the largest are zero
 REAL = 1e-6  # imaginary part of an eigenvalue, relative to it, that is rounding
 
@@ -84,9 +85,11 @@ class Stability:
     def __str__(self) -> str:
         if self.passed:
             return f"unstable at t = {self.time:.4g}: {'; '.join(self.passed)}"
+        noise = f"{self.noise:.4g}" if self.noise < FAR * self.step else "no limit"
         return (
-            f"stable at t = {self.time:.4g}: lr = {self.lr:.4g} is below {self.noise:.4g} (noise) and {self.step:.4g} (step), "
-            f"lr_readout = {self.lr_readout:.4g} below {self.readout:.4g}"
+            f"small perturbations are stable at t = {self.time:.4g}: lr = {self.lr:.4g}, where the noise of SGD allows up to "
+            f"{noise} and a step on the largest mode up to {self.step:.4g}; lr_readout = {self.lr_readout:.4g} of at most "
+            f"{self.readout:.4g}"
         )
 
 
