@@ -123,6 +123,22 @@ class TestMotion:
         )
 
 
+@pytest.mark.parametrize(("activation", "center"), [("relu", True), ("abs", True), ("tanh", False)])
+def test_the_jacobian_is_exact_along_what_twins_allow(activation, center):
+    """Also where averages are not smooth across it: x - g J x = b, J x by differences of the motion."""
+    problem = cases.problem(cases.correlated_model("spread", N=12, D=6), K=3, M=2, student=activation, center=center)
+    W = problem.student.weights
+    W = np.stack([W[0], W[1], (-1.0 if activation == "abs" else 1.0) * W[0]])
+    problem = dataclasses.replace(problem, student=ge.TwoLayer(W, [0.7, -0.4, 0.7], activation))
+    dynamics, y = online.equations(problem, online._fields(problem, 1e-9), modes(problem, longest=0.0, tolerance=1.0))
+    assert dynamics.twins is not None
+    b = dynamics.symmetrised(*dynamics.unpack(dynamics(0.0, y)))
+    g, step = 0.5, 1e-4
+    x = dynamics.linearise(0.0, y)(g)(b)
+    change = (dynamics(0.0, y + step * x) - dynamics(0.0, y - step * x)) / (2 * step)
+    np.testing.assert_allclose(x - g * change, b, atol=1e-4 * np.abs(b).max())
+
+
 @pytest.mark.parametrize("kind", ["spread", "image"])
 def test_curves_are_the_same(kind, monkeypatch):
     """To the accuracy that both claim; that the steps are the same to rounding is the matter of the tests above."""

@@ -294,6 +294,31 @@ def test_the_escape_from_a_plateau_is_accurate_although_it_amplifies_every_error
         assert (np.abs(curve.test_error - expected) <= 10 * rtol * np.maximum(expected, 1e-2 * expected[0])).all()
 
 
+@pytest.mark.parametrize(("activation", "sign"), [("abs", 1), ("abs", -1), ("relu", 1)])
+def test_no_accuracy_is_claimed_for_near_twins_of_a_kinked_activation(activation, sign):
+    """Their averages grow as the root of their distance: errors of the steps are amplified beyond what two solutions show."""
+    base = cases.problem(cases.correlated_model("spread", N=12, D=6), K=2, M=2, lr=0.2, teacher=activation)
+    rng, status = np.random.default_rng(0), {}
+    w, other = rng.standard_normal((2, 12))
+    for distance in (0.0, 1e-7, 1e-3, 0.1):
+        student = ge.TwoLayer(np.stack([w, sign * w + distance * other]), [0.5, 0.5], activation)
+        status[distance] = set(ge.predict(replace(base, student=student), times=[0, 1], rtol=1e-4).status)
+    ok, inaccurate = {ge.Status.OK}, {ge.Status.INACCURATE}
+    assert status == {0.0: ok, 1e-7: inaccurate, 1e-3: inaccurate, 0.1: ok}
+
+
+def test_the_outlier_is_that_of_the_fastest_rate_and_of_the_mean():
+    """One linear unit with a fixed readout v: lr v^2 (rho_max + |mu|^2) / N at every time."""
+    N, mean = 30, np.linspace(0, 1, 30)
+    model = ge.GaussianModel(np.eye(N), np.eye(N), mean_x=mean)
+    student, teacher = (ge.TwoLayer(np.random.default_rng(s).standard_normal((1, N)), [1.5], "linear") for s in (1, 2))
+    options = {"train_readout": False}
+    rising = ge.OnlineSGD(model, teacher, student, ge.schedules.Step((0.1, 0.3, 0.1), (3.0, 4.0)), **options)
+    assert ge.trajectory(rising, 10).outlier == pytest.approx(0.3 * 2.25 / N)
+    uncentred = ge.OnlineSGD(model, teacher, student, 0.1, center=False, **options)
+    assert ge.trajectory(uncentred, 1).outlier == pytest.approx(0.1 * 2.25 * (1 + mean @ mean) / N)
+
+
 @pytest.mark.slow
 def test_what_rounding_leaves_undecided_is_marked_as_inaccurate():
     """Units that differ by rounding escape at a time that double precision does not know."""

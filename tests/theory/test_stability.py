@@ -122,6 +122,15 @@ def test_the_jacobian_is_that_of_the_vector_field_and_of_the_solver(K, M, option
     np.testing.assert_allclose(x, dynamics.linearise(0.0, y)(g)(x - g * (J @ x)), atol=1e-8 * np.abs(x).max())
 
 
+@pytest.mark.parametrize("N", [20, 60, 200])
+def test_no_limit_of_the_noise_is_made_of_rounding(N):
+    """Beyond a thousand steps' limits there is none: what eigenvalues of zero leave must not be taken for one."""
+    for seed in range(4):
+        model = cases.correlated_model("spread", N=N, D=N // 2, seed=seed)
+        found = ge.stability(cases.problem(model, K=2, M=2, seed=seed))
+        assert found.noise == np.inf or found.noise < 1e4 * found.step
+
+
 def test_a_mean_of_the_inputs_lowers_the_limit_of_a_step():
     """One linear unit on white inputs of mean mu: a step overshoots along mu at lr = 2 N / (v^2 (1 + |mu|^2))."""
     N, mean = 30, np.random.default_rng(0).standard_normal(30)

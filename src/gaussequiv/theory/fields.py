@@ -221,14 +221,14 @@ class LocalFields:
         mean = self.means(R)
         if mean is None:
             return None
-        first, sign = self._copies(len(C))
+        first, _ = self._copies(len(C))  # of the same sign: only centred fields have mirror images
         base = self._at(C, mean, v)
         found = []
         for k in range(len(v)):
             step = STEP * np.sqrt(C[k, k] or 1.0)
-            together = (first == first[k]) * sign * sign[k]
+            together = first == first[k]
             there = self._at(C, mean + step * together, v)
-            size = step * np.abs(together).sum()
+            size = step * together.sum()
             found.append([(getattr(there, n) - getattr(base, n)) / size for n in ("A", "B", "G", "f")])
         return Coefficients(*(np.stack(parts, axis=-1) for parts in zip(*found, strict=True)))
 

@@ -36,6 +36,7 @@ ONSET = 10.0  # growth of Q, R or v, relative to their natural sizes, with which
 LOOSE = 1e-4  # accuracy of a state whose stability is asked for
 LONG = 1e4  # longest relaxation time of its modes
 FINER = 10.0  # the least by which a tolerance that was not enough is lowered
+CLOSE = 1e-5  # squared relative distance of near twins of a kinked activation below which no accuracy is claimed
 OUTLIER = 0.1  # lr a_max rho_max / N beyond which the limit of large N is in doubt
 
 
@@ -78,7 +79,8 @@ class Trajectory:
     def test_error(self, times: Any) -> Array:
         r"""$\frac12 E |\hat y - y|^2$ against the noiseless teacher at times (n,)."""
         parts = zip(*self._overlaps(times), strict=True)
-        return np.array([self.dynamics.fields.test_error(*o) if np.isfinite(o[0]).all() else np.nan for o in parts])
+        errors = [self.dynamics.fields.test_error(*o) if np.isfinite(o[0]).all() else np.nan for o in parts]
+        return np.where(np.array(errors) < 0, 0.0, errors)  # where student and teacher are one, rounding is left
 
     def curve(self, times: Any) -> Curve:
         """The learning curve at times t >= 0, increasing, with a status for each."""
@@ -189,12 +191,14 @@ def trajectory(
     known = modes(problem, longest=0.0, tolerance=1.0) if isinstance(problem.model, GaussianModel) else None  # exact
     options = (reduce, finite_size, max_steps, progress)
     tolerance, ratio = PER_STEP * rtol, COARSE
+    undecided = 10 * rtol if _closeness(problem) < CLOSE else 0.0  # an error that no smaller step would mend
     _, coarse, _ = _solved(problem, fields, known, end, COARSE * tolerance, *options)
     while True:
         dynamics, solution, of_modes = _solved(problem, fields, known, end, tolerance, *options)
         error = _difference(dynamics, solution, coarse, checked) * 2 / ratio
-        if max(fields.averages.error, of_modes) > rtol:  # no smaller step would mend it
-            error = np.maximum(error, max(fields.averages.error, of_modes))
+        least = max(undecided, fields.averages.error, of_modes)
+        if least > rtol:
+            error = np.maximum(error, least)
             return Trajectory(problem, dynamics, solution, rtol, error, checked)
         if not error.max() > rtol or tolerance <= FINEST:
             return Trajectory(problem, dynamics, solution, rtol, error, checked)
@@ -387,9 +391,7 @@ def equations(
     source = found.omega * found.rho
     if not problem.center:
         source = source + b[-1] ** 2 / N
-    centred = problem.center
-    odd, even = centred and student.activation.odd, centred and student.activation.even  # type: ignore[union-attr]
-    twins = _twins(student.weights, student.readout, odd=odd, even=even)
+    twins = _twins(problem)
     dynamics = Dynamics(
         fields=fields if twins is None else replace(fields, twins=twins[:2]),
         rho=found.rho,
@@ -442,12 +444,9 @@ def _require_derivative(g: Any) -> None:
     g.derivative(np.linspace(-1, 1, 3))
 
 
-def _twins(weights: Array, readout: Array, *, odd: bool, even: bool) -> tuple[Any, Array, Array] | None:
-    """For every unit the first one that equals it up to signs of w and v, and these signs.
-
-    The signs are both 1, or -1 for w and, for odd activations, for v. None where all units differ.
-    """
-    signs = [(1.0, 1.0), *([(-1.0, -1.0)] if odd else []), *([(-1.0, 1.0)] if even else [])]
+def _twins(problem: OnlineSGD) -> tuple[Any, Array, Array] | None:
+    """For every unit the first one that equals it up to signs of w and v, and these signs; None where all units differ."""
+    weights, readout, signs = problem.student.weights, problem.student.readout, _signs(problem)
     readouts = readout.reshape(len(weights), -1)
     first, of_w, of_v = np.arange(len(weights)), np.ones(len(weights)), np.ones(len(weights))
     for k in range(len(weights)):
@@ -495,6 +494,32 @@ def _relaxation_bound(problem: OnlineSGD, fields: LocalFields, known: Modes | No
             f"the derivative of {fields.student.name} is not finite on Gaussian fields; expected finite values"
         )
     return max(float(np.abs(scipy.linalg.eigvalsh(fields.coefficients(Q, R, v).A)).max()), steepest)
+
+
+def _closeness(problem: OnlineSGD) -> float:
+    """The smallest squared distance of two units, in w and in v, that are nearly twins of a kinked activation; 1 elsewhere.
+
+    What such units see of each other is not smooth where they meet, and they leave it in a finite time.
+    """
+    student, g = problem.student, problem.student.activation
+    if not g.kinks:  # type: ignore[union-attr]
+        return 1.0
+    Q, v = problem.order_parameters(student.weights, student.readout).Q, student.readout.reshape(student.units, -1)
+    twins, closest = _twins(problem), 1.0
+    first = np.arange(student.units) if twins is None else twins[0]
+    size = max(float(np.sum(v**2)), 1e-300)
+    for k in np.flatnonzero((first == np.arange(student.units)) & (np.diagonal(Q) > 0)):
+        for other in np.flatnonzero((first == np.arange(student.units)) & (np.arange(student.units) < k)):
+            for x, y in _signs(problem):
+                apart = (Q[k, k] + Q[other, other] - 2 * x * Q[k, other]) / Q[k, k]
+                closest = min(closest, max(float(apart), float(np.sum((v[k] - y * v[other]) ** 2)) / size))
+    return closest
+
+
+def _signs(problem: OnlineSGD) -> list[tuple[float, float]]:
+    """The signs of (w, v) that two units may differ by and still be twins: those that nothing sees."""
+    odd, even = (problem.center and x for x in (problem.student.activation.odd, problem.student.activation.even))  # type: ignore[union-attr]
+    return [(1.0, 1.0), *([(-1.0, -1.0)] if odd else []), *([(-1.0, 1.0)] if even else [])]
 
 
 def _sampled(solution: Solution) -> Iterator[tuple[float, Array]]:

@@ -14,8 +14,7 @@ from gaussequiv.maths.averages import Array
 from gaussequiv.theory.motion import Dynamics
 
 SLOW = 1e-8  # growth, relative to the fastest relaxation, from which on it counts
-FAR = 1e4  # a limit by this much above that of a step says nothing
-ROUNDING = 1e-12  # eigenvalues below this part of the largest are zero
+FAR = 1e4  # a limit of the noise by this much above that of a step is none: rounding makes such ones
 REAL = 1e-6  # imaginary part of an eigenvalue, relative to it, that is rounding
 
 
@@ -55,12 +54,13 @@ class Stability:
         power = float(
             scipy.linalg.eigvalsh(fields.averages.products(fields.covariance(Q, R), fields.means(R))[:K, :K])[-1]
         )
+        noise, step = noise_limit(dynamics, y), _limit(2 * N, fastest * (float(dynamics.rho.max()) + mean_square))
         return cls(
             time=time,
             lr=lr,
             lr_readout=lr_readout,
-            noise=noise_limit(dynamics, y),
-            step=_limit(2 * N, fastest * (float(dynamics.rho.max()) + mean_square)),
+            noise=noise if noise < FAR * step else np.inf,
+            step=step,
             readout=_limit(2 * N, power),
         )
 
@@ -85,9 +85,9 @@ class Stability:
     def __str__(self) -> str:
         if self.passed:
             return f"unstable at t = {self.time:.4g}: {'; '.join(self.passed)}"
-        noise = f"{self.noise:.4g}" if self.noise < FAR * self.step else "no limit"
+        noise = f"up to {self.noise:.4g}" if np.isfinite(self.noise) else "any"
         return (
-            f"small perturbations are stable at t = {self.time:.4g}: lr = {self.lr:.4g}, where the noise of SGD allows up to "
+            f"small perturbations are stable at t = {self.time:.4g}: lr = {self.lr:.4g}, where the noise of SGD allows "
             f"{noise} and a step on the largest mode up to {self.step:.4g}; lr_readout = {self.lr_readout:.4g} of at most "
             f"{self.readout:.4g}"
         )
@@ -115,9 +115,7 @@ def noise_limit(dynamics: Dynamics, y: Array) -> float:
     slope = -np.column_stack([dynamics.observe(solve(x) / s) for x in once])
     mu, left, right = scipy.linalg.eig(H, left=True)
     rising = np.einsum("ip,ij,jp->p", left.conj(), slope, right) / np.einsum("ip,ip->p", left.conj(), right)
-    growing = (
-        (mu.real > ROUNDING * np.abs(mu).max(initial=0.0)) & (np.abs(mu.imag) <= REAL * np.abs(mu)) & (rising.real < 0)
-    )
+    growing = (mu.real > 0) & (np.abs(mu.imag) <= REAL * np.abs(mu)) & (rising.real < 0)
     return _limit(1.0, float(mu.real[growing].max(initial=0.0)))
 
 
