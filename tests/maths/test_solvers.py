@@ -131,13 +131,6 @@ def test_a_limit_on_steps_is_called_not_converged():
     assert solve(lotka, lotka_jacobian, np.ones(2), 100.0, 1e-10, max_steps=5).status is Status.NOT_CONVERGED
 
 
-def test_a_finished_integration_ends_there():
-    solution = solve(lambda t, y: -y, lambda t, y: -np.eye(1), [1.0], 100.0, 1e-6, finished=lambda t, y: y[0] < 0.1)
-    assert solution.status is Status.OK
-    assert solution.final[0] < 0.1
-    assert solution.times[-1] < 10
-
-
 def test_every_status_has_a_sentence():
     for status in Status:
         assert len(status.sentence.split()) > 3

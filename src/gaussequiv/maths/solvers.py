@@ -31,7 +31,7 @@ class Status(StrEnum):
 
 _SENTENCES = {
     Status.OK: "reached the requested accuracy",
-    Status.INACCURATE: "computed, but an error above rtol is left (a plateau amplifies rounding); ask for a larger rtol",
+    Status.INACCURATE: "computed, but an error above rtol is left (a plateau or near twins amplify it); ask for a larger rtol",
     Status.DIVERGED: "the solution left every bound; lower the learning rate",
     Status.NOT_CONVERGED: "stopped at max_steps before this time; raise max_steps or ask for a larger rtol",
     Status.UNDEFINED: "has no value at this point",
@@ -215,7 +215,6 @@ def integrate(
     diverged: Callable[[Array], bool],
     explicit: Callable[[float, Array], Array] | None = None,
     landings: tuple[float, ...] = (),
-    finished: Callable[[float, Array], bool] | None = None,
     max_steps: int = 20_000,
     tableau: Tableau = RODAS5P,
     progress: Callable[[float], Any] | None = None,
@@ -233,7 +232,6 @@ def integrate(
         diverged: whether a value is beyond every bound.
         explicit: the derivative of f with respect to t, where f depends on it.
         landings: times at which f jumps, so that a step must end there.
-        finished: whether to stop at (t, y), which is then the end.
         max_steps: steps after which the solution ends as `Status.NOT_CONVERGED`.
         tableau: the method.
         progress: called with the time reached.
@@ -277,8 +275,6 @@ def integrate(
             progress(t)
         if diverged(y):
             status = Status.DIVERGED
-        elif finished is not None and finished(t, y):
-            break
         elif len(dense) + rejected >= max_steps and t < end:
             status = Status.NOT_CONVERGED
     shape = (len(dense), len(tableau.dense), len(values[0]))

@@ -213,8 +213,8 @@ class Comparison:
     def caption(self) -> str:
         """What the panels of its figure are."""
         return (
-            "Left: test error, and z below; the dotted lines are the largest |z| that chance explains. Right: overlaps Q "
-            "(solid), R (dashed), and the readout v."
+            "Left: test error, and z below; grey is |z| < 2, and dotted lines, where in view, are the largest |z| that chance "
+            "explains. Right: overlaps Q (solid), R (dashed), and the readout v."
         )
 
     @property

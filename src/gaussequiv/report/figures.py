@@ -27,6 +27,7 @@ STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, 
 LINES, MARKERS = ("-", "--", ":", "-."), "os^D"
 MOST_ROWS = 4  # combinations of the third and further axes of a sweep that are drawn
 MOST_TICKS = 8  # values of the first axis that are all written below the axis
+MOST_BOUND = 9.0  # beyond it the largest |z| that chance explains is left out of view: z would be flat
 MOST_LINES = 12  # overlaps drawn in one panel; beyond that lines can no longer be told apart
 
 
@@ -81,6 +82,7 @@ def theory_curve(theory: Curve) -> Figure:
         _log_time(errors, theory.times)
         errors.set_yscale("log")
         _overlap_panel(overlaps, theory, [], "Q")
+        overlaps.set_xlabel(r"$t$ = steps / $N$")
         return figure
 
 
@@ -231,7 +233,7 @@ def _overlap_panel(axis: Any, theory: Curve, practices: list[Curve], which: str)
         for practice, marker, face in zip(practices, "os", (colour, "none"), strict=False):
             error = practice.data[f"{name}_se"].values[at]
             axis.errorbar(t, practice.data[name].values[at], error, fmt=marker, mfc=face, ms=2.8, color=colour, lw=1)
-    _log_time(axis, theory.times)
+    _log_time(axis, theory.times, named=False)
     axis.set(ylabel="overlaps" if which == "Q" else "readout", xlabel="" if which == "Q" else r"$t$ = steps / $N$")
     axis.legend(frameon=False, fontsize=8, ncols=2)
 
@@ -245,7 +247,7 @@ def _z_panel(axis: Any, t: Array, comparison: Comparison, twin: Comparison | Non
     for sign in (-1, 1):
         axis.axhline(sign * comparison.bound, color="#999999", lw=0.8, ls=":")
     shown = [one.z[np.isfinite(one.z)] for one in (comparison, twin) if one is not None]
-    height = max(4.0, 1.3 * float(np.abs(np.concatenate(shown)).max()))
+    height = max(4.0, 1.3 * float(np.abs(np.concatenate(shown)).max()), 1.1 * min(comparison.bound, MOST_BOUND))
     axis.set(xlabel=r"$t$ = steps / $N$", ylabel="z", ylim=(-height, height))
 
 
@@ -255,10 +257,12 @@ def _shown(times: Array) -> Array:
     return np.where(times > 0, times, positive[0] / 3 if len(positive) else 1.0)
 
 
-def _log_time(axis: Any, times: Array) -> None:
+def _log_time(axis: Any, times: Array, *, named: bool = True) -> None:
     axis.set_xscale("log")
     if times[0] == 0 and len(times) > 1:
         axis.axvline(_shown(times)[0], color="#dddddd", lw=0.8, zorder=0)
+        if not named:
+            return
         axis.annotate(
             "t = 0", (_shown(times)[0], 0.02), xycoords=("data", "axes fraction"), fontsize=7, color="#888888"
         )

@@ -344,7 +344,7 @@ def asymptote(
         start, before, here = found.test_error([0.0, last / 10, last])
         change = abs(here - before) / max(here, FLOOR * start, np.finfo(float).tiny)
         Q, R, v = (x[0] for x in found.order_parameters([last]))
-        state = partial(Asymptote, max(float(here), 0.0), Q, R, v, time=last, change=float(change))
+        state = partial(Asymptote, float(here), Q, R, v, time=last, change=float(change))
         if found.status is not Status.OK:
             return state(status=found.status)
         if change <= rtol and (here <= rtol * FLOOR * start or not _grows(found)):
