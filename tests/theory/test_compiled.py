@@ -126,7 +126,9 @@ class TestMotion:
 @pytest.mark.parametrize(("activation", "center"), [("relu", True), ("abs", True), ("tanh", False)])
 def test_the_jacobian_is_exact_along_what_twins_allow(activation, center):
     """Also where averages are not smooth across it: x - g J x = b, J x by differences of the motion."""
-    problem = cases.problem(cases.correlated_model("spread", N=12, D=6), K=3, M=2, student=activation, center=center)
+    base = cases.correlated_model("spread", N=12, D=6)
+    model = ge.GaussianModel(base.Omega, base.Phi, mean_x=np.linspace(0.2, 1, 12), mean_c=np.full(6, 0.4))
+    problem = cases.problem(model, K=3, M=2, student=activation, center=center)
     W = problem.student.weights
     W = np.stack([W[0], W[1], (-1.0 if activation == "abs" else 1.0) * W[0]])
     problem = dataclasses.replace(problem, student=ge.TwoLayer(W, [0.7, -0.4, 0.7], activation))
