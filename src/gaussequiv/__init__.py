@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from gaussequiv.errors import InputError as InputError
     from gaussequiv.errors import StorageError as StorageError
     from gaussequiv.maths.activations import Activation as Activation
+    from gaussequiv.maths.losses import Loss as Loss
     from gaussequiv.maths.solvers import Status as Status
     from gaussequiv.models import schedules as schedules
+    from gaussequiv.models.batch import FullBatch as FullBatch
+    from gaussequiv.models.batch import Kernel as Kernel
+    from gaussequiv.models.batch import log_grid as log_grid
     from gaussequiv.models.curves import Curve as Curve
     from gaussequiv.models.gaussian import GaussianModel as GaussianModel
     from gaussequiv.models.networks import OrderParameters as OrderParameters
@@ -28,7 +32,12 @@ if TYPE_CHECKING:
     from gaussequiv.models.problems import log_times as log_times
     from gaussequiv.models.sweeps import Curves as Curves
     from gaussequiv.models.sweeps import Sweep as Sweep
+    from gaussequiv.models.teachers import MeasuredTeacher as MeasuredTeacher
+    from gaussequiv.models.teachers import Perceptron as Perceptron
     from gaussequiv.theory import predict as predict
+    from gaussequiv.theory.batch import thresholds as thresholds
+    from gaussequiv.theory.bayes import bayes_optimal as bayes_optimal
+    from gaussequiv.theory.calibration import calibration as calibration
     from gaussequiv.theory.classification import classification_error as classification_error
     from gaussequiv.theory.ensembles import ensemble as ensemble
     from gaussequiv.theory.online import stability as stability
@@ -44,23 +53,32 @@ _HOMES = {
     "Curve": "models.curves",
     "Curves": "models.sweeps",
     "FiniteSizeWarning": "errors",
+    "FullBatch": "models.batch",
     "GaussianModel": "models.gaussian",
     "InputError": "errors",
+    "Kernel": "models.batch",
+    "Loss": "maths.losses",
+    "MeasuredTeacher": "models.teachers",
     "OnlineSGD": "models.problems",
     "OperatorModel": "models.operator",
     "OrderParameters": "models.networks",
+    "Perceptron": "models.teachers",
     "Status": "maths.solvers",
     "StorageError": "errors",
     "Sweep": "models.sweeps",
     "TwoLayer": "models.networks",
     "asymptote": "theory.phases",
+    "bayes_optimal": "theory.bayes",
+    "calibration": "theory.calibration",
     "classification_error": "theory.classification",
     "ensemble": "theory.ensembles",
+    "log_grid": "models.batch",
     "log_times": "models.problems",
     "phases": "theory.phases",
     "plateau": "theory.phases",
     "predict": "theory",
     "stability": "theory.online",
+    "thresholds": "theory.batch",
     "trajectory": "theory.online",
 }
 _MODULES = {

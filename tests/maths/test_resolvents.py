@@ -13,7 +13,7 @@ def problem(N=300, rest=0.3, noise=0.2, decay=1.5, seed=0):
     omega = np.arange(1, N + 1.0) ** -decay
     parts = np.random.default_rng(seed).random(N)
     parts /= parts.sum()
-    return Resolvents(omega, N * omega * parts, 1 + rest, noise)
+    return Resolvents.of_directions(omega, N * omega * parts, 1 + rest, noise)
 
 
 def test_sums_are_what_they_are_called():
@@ -39,5 +39,5 @@ def test_interpolated_sums_equal_direct_ones(decay, monkeypatch):
     direct = problem(decay=decay)(KAPPA)
     monkeypatch.setattr(resolvents, "DIRECT", 10)
     table = problem(decay=decay)(KAPPA)
-    for name in ("A1", "A2", "B", "T1", "T2", "miss", "gap"):
+    for name in ("A1", "A2", "B", "T1", "T2", "D", "miss", "gap"):
         np.testing.assert_allclose(getattr(table, name), getattr(direct, name), rtol=1e-11, atol=1e-25, err_msg=name)

@@ -196,9 +196,9 @@ def test_what_is_wrong_with_all_points_is_refused():
         ge.predict(grid, times=[1, 1])
     with pytest.raises(InputError, match="workers=0"):
         ge.predict(grid, times=[0, 1], workers=0)
-    with pytest.raises(InputError, match="expected an OnlineSGD or a Sweep"):
+    with pytest.raises(InputError, match="expected an OnlineSGD"):
         ge.predict(3, times=[0, 1])
-    with pytest.raises(InputError, match="expected an OnlineSGD or a Sweep"):
+    with pytest.raises(InputError, match="expected an OnlineSGD"):
         simulation.simulate(3, grid.base.model, times=[0, 1])
 
 

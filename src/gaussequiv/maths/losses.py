@@ -8,6 +8,7 @@ gives
     square     E phi'(x)^2
     pull       -E' phi'(x)                with the weight `tilt` of labels in the place of omega
     value      E phi(x)
+    spread     E x^2
 
 The weight is 1 for residuals; for margins it is that of `labels`, twice the probability of a label +1. Kinks of phi hold x
 fixed while w passes, so they are ends of panels.
@@ -16,6 +17,7 @@ fixed while w passes, so they are ends of panels.
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, final
 
 import numpy as np
@@ -26,7 +28,7 @@ from gaussequiv.maths.averages import Array
 
 REACH = 11.0  # of the Gaussian variable: the density beyond is below 1e-26
 PANEL = 16  # Gauss-Legendre nodes of a panel
-WIDTH = 0.5  # widest panel
+WIDTH = 2.2  # widest panel
 GRADES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # ends of panels in units of 1 / a, around the place where labels change
 
 
@@ -38,6 +40,7 @@ class Averages:
     square: Array
     pull: Array
     value: Array
+    spread: Array
 
 
 class Labels(abc.ABC):
@@ -77,7 +80,7 @@ class SignLabels(Labels):
 
     def tilt(self, xi: Array) -> Array:
         a = self.steepness[:, None]
-        return 2 * a / self.speed[:, None] * _density(a * xi)
+        return 2 * a / self.speed[:, None] * density(a * xi)
 
     def error(self) -> Array:
         return np.asarray(np.arctan2(1.0, self.steepness) / np.pi)
@@ -90,9 +93,10 @@ class LogitLabels(Labels):
     def __init__(self, speed: Array, spread: Array) -> None:
         self.speed, self.spread = speed, spread
         self.steepness = np.maximum(speed, 1.0)
-        step = 0.4 / max(1.0, float(spread.max()))
-        self.zeta: Array = step * np.arange(-int(9.0 / step) - 1, int(9.0 / step) + 2, dtype=float)
-        self.weights = step * _density(self.zeta)
+        step = 0.5 / max(1.0, float(spread.max()))  # errors exp(-2 pi^2 / (spread step)) and exp(-2 pi^2 / step^2)
+        reach = int(8.5 / step) + 1
+        self.zeta: Array = step * np.arange(-reach, reach + 1, dtype=float)
+        self.weights = step * density(self.zeta)
 
     def _average(self, xi: Array, function: Callable[[Array], Array]) -> Array:
         total = np.zeros(xi.shape)
@@ -107,7 +111,7 @@ class LogitLabels(Labels):
         return 2 * self._average(xi, lambda nu: expit(nu) * expit(-nu))
 
     def error(self) -> Array:
-        xi, weights = _panels(self, [], 1)
+        xi, weights = panels(self, [], 1)
         return np.asarray(np.sum(np.where(xi < 0, weights, 0.0) * self.weight(xi), axis=-1))
 
 
@@ -128,14 +132,18 @@ class Loss(abc.ABC):
         """phi(x), entry by entry."""
 
     @abc.abstractmethod
-    def averages(self, V: Array, scale: Array, labels: Labels | None, refined: int = 1) -> Averages:
+    def slope(self, x: Array) -> Array:
+        """phi'(x), entry by entry; the derivative from the left at a kink."""
+
+    @abc.abstractmethod
+    def averages(self, V: Array, scale: Array, labels: Labels | None, refined: float = 1) -> Averages:
         """Averages for V > 0 and the scale s > 0 of w, (points,) each.
 
         Args:
             V: the stiffness of the proximal map.
             scale: standard deviation of w.
             labels: their law given xi; None for residuals, which have weight 1.
-            refined: how many times the usual number of nodes to take.
+            refined: how many times the usual number of nodes to take; a fraction for a first, coarse look.
 
         """
 
@@ -143,8 +151,14 @@ class Loss(abc.ABC):
     def margin(self) -> "Loss":
         """The loss of labels +1 and -1 as a function of the margin; phi(1 - x) for an even phi of the residual."""
 
+    def mistakes(self, V: Array, scale: Array, labels: Labels) -> Array:
+        """P(x < 0): the part of the training samples that are on the wrong side, (points,)."""
+        end = V * float(self.slope(np.zeros(1))[0]) / scale  # x < 0 where w < V phi'(0)
+        xi, weights = panels(labels, [end[:, None]], 2)
+        return np.asarray(np.sum(np.where(xi < end[:, None], weights, 0.0) * labels.weight(xi), axis=-1))
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}()"
+        return f"{type(self).__name__}({self.name!r})"
 
 
 class Quadratics(Loss):
@@ -164,13 +178,18 @@ class Quadratics(Loss):
         c = np.array(self.pieces)[np.searchsorted(self.knots, x)]
         return np.asarray(c[..., 0] + c[..., 1] * x + c[..., 2] * x**2 / 2)
 
+    def slope(self, x: Array) -> Array:
+        x = np.asarray(x, dtype=float)
+        c = np.array(self.pieces)[np.searchsorted(self.knots, x)]
+        return np.asarray(c[..., 1] + c[..., 2] * x)
+
     def margin(self) -> "Quadratics":
         if self.of == "margin":
             return self
         pieces = tuple((c0 + c1 + c2 / 2, -c1 - c2, c2) for c0, c1, c2 in self.pieces[::-1])
         return Quadratics(self.name, "margin", tuple(1 - k for k in self.knots[::-1]), pieces)
 
-    def averages(self, V: Array, scale: Array, labels: Labels | None, refined: int = 1) -> Averages:
+    def averages(self, V: Array, scale: Array, labels: Labels | None, refined: float = 1) -> Averages:
         V, scale = (np.asarray(x, dtype=float)[:, None] for x in (V, scale))
         ends: list[Array] = []  # in w: each knot is held from one end to the next
         rules: list[tuple[tuple[float, float, float], float | None]] = []
@@ -180,7 +199,7 @@ class Quadratics(Loss):
             rules.append((piece, None))
             if i < len(self.knots):
                 rules.append((piece, self.knots[i]))
-        xi, weights = _panels(labels, [e / scale for e in ends], refined)
+        xi, weights = panels(labels, [e / scale for e in ends], refined)
         w = scale * xi
         index = np.sum([w > e for e in ends], axis=0) if ends else np.zeros(w.shape, dtype=int)
         x, slope, curvature = (np.empty(w.shape) for _ in range(3))
@@ -189,10 +208,10 @@ class Quadratics(Loss):
             stiff = np.broadcast_to(V, w.shape)[here]
             if held is None:
                 x[here] = (w[here] - stiff * c1) / (1 + stiff * c2)
-                slope[here], curvature[here] = c1 + c2 * x[here], c2 / (1 + stiff * c2)
+                slope[here], curvature[here] = (c1 + c2 * w[here]) / (1 + stiff * c2), c2 / (1 + stiff * c2)
             else:
                 x[here], slope[here], curvature[here] = held, (w[here] - held) / stiff, 1 / stiff
-        return _summed(xi, weights, labels, self(x), slope, curvature)
+        return summed(xi, weights, labels, self(x), x, slope, curvature)
 
 
 @final
@@ -206,25 +225,30 @@ class Logistic(Loss):
     def __call__(self, x: Array) -> Array:
         return np.logaddexp(0.0, -np.asarray(x, dtype=float))
 
+    def slope(self, x: Array) -> Array:
+        return np.asarray(-expit(-np.asarray(x, dtype=float)))
+
     def margin(self) -> "Logistic":
         return self
 
-    def averages(self, V: Array, scale: Array, labels: Labels | None, refined: int = 1) -> Averages:
+    def averages(self, V: Array, scale: Array, labels: Labels | None, refined: float = 1) -> Averages:
         if labels is None:
             raise InputError("the logistic loss is one of labels +1 and -1; expected a teacher with such labels")
         V, scale, steep = (np.asarray(x, dtype=float)[:, None] for x in (V, scale, labels.steepness))
         centre = _root_of_logistic(V)
         unit = np.minimum(1.0, scale / ((1 + steep) * (1 + V * expit(centre) * expit(-centre))))
         end = np.arcsinh(REACH * scale / unit)
-        u = np.linspace(-1.0, 1.0, self.nodes * refined) * end
+        nodes = round(self.nodes * refined)
+        u = np.linspace(-1.0, 1.0, nodes) * end
         x = centre + unit * np.sinh(u)
         slope, curvature = -expit(-x), expit(x) * expit(-x)
         xi = (x + V * slope) / scale
-        step = unit * np.cosh(u) * (2 * end / (self.nodes * refined - 1)) * (1 + V * curvature) / scale
-        return _summed(xi, step * _density(xi), labels, self(x), slope, curvature / (1 + V * curvature))
+        step = unit * np.cosh(u) * (2 * end / (nodes - 1)) * (1 + V * curvature) / scale
+        return summed(xi, step * density(xi), labels, self(x), x, slope, curvature / (1 + V * curvature))
 
 
-def _density(x: Array) -> Array:
+def density(x: Array) -> Array:
+    """Of a standard normal variable."""
     return np.asarray(np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi))
 
 
@@ -238,22 +262,36 @@ def _root_of_logistic(V: Array) -> Array:
     return np.asarray((low + high) / 2)
 
 
-def _panels(labels: Labels | None, ends: list[Array], refined: int) -> tuple[Array, Array]:
-    """Nodes and weights of a standard normal variable, (points, nodes), with panels that end at `ends` (points, 1) each."""
-    regular = np.linspace(-REACH, REACH, int(2 * REACH * refined / WIDTH) + 1)
+@cache
+def legendre(count: int) -> tuple[Array, Array]:
+    """Nodes and weights of Gauss and Legendre on [-1, 1]."""
+    nodes, weights = roots_legendre(count)
+    return np.asarray(nodes), np.asarray(weights)
+
+
+def sides(labels: Labels | None, ends: list[Array], refined: float) -> Array:
+    """Ends of panels of a standard normal variable, (points, sides), with `ends` (points, 1) each among them."""
+    regular = np.linspace(-REACH, REACH, round(2 * REACH * max(1, refined) / WIDTH) + 1)
     graded = np.empty((1, 0))
     if labels is not None:
         graded = np.array([*(-x for x in GRADES), 0.0, *GRADES]) / np.maximum(labels.steepness, 1.0)[:, None]
     edges = [regular[None], graded, *(np.clip(e, -REACH, REACH) for e in ends)]
     count = max(len(e) for e in edges)
-    sides = np.sort(np.concatenate([np.broadcast_to(e, (count, e.shape[1])) for e in edges], axis=1), axis=1)
-    nodes, weights = roots_legendre(PANEL)
-    half, middle = np.diff(sides, axis=1)[..., None] / 2, (sides[:, 1:] + sides[:, :-1])[..., None] / 2
-    xi = (middle + half * nodes).reshape(count, -1)
-    return xi, (half * weights).reshape(count, -1) * _density(xi)
+    return np.sort(np.concatenate([np.broadcast_to(e, (count, e.shape[1])) for e in edges], axis=1), axis=1)
 
 
-def _summed(xi: Array, weights: Array, labels: Labels | None, value: Array, slope: Array, curvature: Array) -> Averages:
+def panels(labels: Labels | None, ends: list[Array], refined: float) -> tuple[Array, Array]:
+    """Nodes and weights of a standard normal variable, (points, nodes), with panels that end at `ends` (points, 1) each."""
+    ends_of = sides(labels, ends, refined)
+    nodes, weights = legendre(PANEL if refined >= 1 else PANEL // 3)
+    half, middle = np.diff(ends_of, axis=1)[..., None] / 2, (ends_of[:, 1:] + ends_of[:, :-1])[..., None] / 2
+    xi = (middle + half * nodes).reshape(len(ends_of), -1)
+    return xi, (half * weights).reshape(len(ends_of), -1) * density(xi)
+
+
+def summed(
+    xi: Array, weights: Array, labels: Labels | None, value: Array, x: Array, slope: Array, curvature: Array
+) -> Averages:
     """Sums over nodes with the weight of labels, and with their tilt."""
     label, tilt = (weights, weights) if labels is None else (weights * labels.weight(xi), weights * labels.tilt(xi))
     return Averages(
@@ -261,6 +299,7 @@ def _summed(xi: Array, weights: Array, labels: Labels | None, value: Array, slop
         square=np.sum(label * slope**2, axis=-1),
         pull=-np.sum(tilt * slope, axis=-1),
         value=np.sum(label * value, axis=-1),
+        spread=np.sum(label * x**2, axis=-1),
     )
 
 
@@ -275,3 +314,23 @@ LOSSES: dict[str, Loss] = {
         Quadratics("absolute", "residual", (0.0,), ((0.0, -1.0, 0.0), (0.0, 1.0, 0.0))),
     )
 }
+
+
+def loss(given: "Loss | str | Callable[[Array], Array]", of: Literal["margin", "residual"]) -> Loss:
+    """A loss by name, as it is, or from a convex function of the margin or of the residual.
+
+    Raises:
+        InputError: an unknown name, not a function, or a function that is not convex.
+
+    """
+    if isinstance(given, Loss):
+        return given
+    if isinstance(given, str):
+        if given not in LOSSES:
+            raise InputError(f"unknown loss {given!r}; expected one of {', '.join(LOSSES)}, or a convex function")
+        return LOSSES[given]
+    if not callable(given):
+        raise InputError(f"the loss is a {type(given).__name__}; expected a name, a Loss or a convex function")
+    from gaussequiv.maths.convex import Convex
+
+    return Convex(given, of)

@@ -1,4 +1,7 @@
-"""`Curve`: a learning curve with its order parameters, standard errors, status and provenance (xarray inside)."""
+"""`Curve`: a learning curve with its order parameters, standard errors, status and provenance (xarray inside).
+
+Online curves have the axis `time`; full-batch ones `alpha` (or `samples`, of a kernel), and `penalty` where there are several.
+"""
 
 import json
 from collections.abc import Mapping
@@ -30,11 +33,14 @@ FORMAT, GRID = "gaussequiv-curve", "gaussequiv-curves"  # one curve, and those o
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A learning curve against time t = steps / N.
+    """A learning curve, or several for a grid of penalties.
 
-    `data` is an `xarray.Dataset` with the coordinate `time` and the variables `test_error`, `Q`, `R`, `T`, `v` and `status`;
-    a simulation adds `classification_error`, `*_se`, the standard errors over its seeds, and `test_errors` with the axis
-    `seed`. Where inputs are not centred there are `means`, those of the student's fields.
+    `data` is an `xarray.Dataset`. Online its coordinate is `time` = steps / N and it has the variables `test_error`, `Q`, `R`,
+    `T`, `v` and `status`; a simulation adds `classification_error`, `*_se`, the standard errors over its seeds, and
+    `test_errors` with the axis `seed`. Where inputs are not centred there are `means`, those of the student's fields.
+    Full-batch curves have the coordinate `alpha` = n / N (`samples` for a kernel) and, with a grid of penalties, `penalty`;
+    their variables are `test_error`, `train_loss`, `train_error`, `V`, `q`, `m`, `norm`, `residual`, `status` and
+    `test_error_se`.
     """
 
     data: "xr.Dataset"
@@ -44,29 +50,78 @@ class Curve:
         cls, times: Array, variables: Mapping[str, Array], status: tuple[Status, ...], provenance: Mapping[str, Any]
     ) -> "Curve":
         """A curve from arrays whose first axis is time (T: none; variables that end in `s`: time, seed)."""
+        entries = {name: (_axes(name)[: np.ndim(array)], array) for name, array in variables.items()}
+        return cls._of(entries, {"time": times}, np.array([str(s) for s in status]), provenance)
+
+    @classmethod
+    def on_grid(
+        cls,
+        axes: Mapping[str, Array],
+        variables: Mapping[str, Array],
+        status: np.ndarray[Any, np.dtype[Any]],
+        provenance: Mapping[str, Any],
+    ) -> "Curve":
+        """A full-batch curve from arrays (*axes), or (*axes, seeds) for variables in the plural such as `test_errors`."""
+        dims = tuple(name for name, values in axes.items() if np.ndim(values))
+        names = (*dims, "seed")
+        entries = {name: (names[: np.ndim(array)], array) for name, array in variables.items()}
+        words = np.vectorize(str, otypes=["U16"])(status)
+        return cls._of(entries, axes, words, provenance)
+
+    @classmethod
+    def _of(
+        cls, entries: dict[str, Any], axes: Mapping[str, Any], words: Any, provenance: Mapping[str, Any]
+    ) -> "Curve":
         import xarray as xr
 
-        entries = {name: (_axes(name)[: np.ndim(array)], array) for name, array in variables.items()}
-        entries["status"] = (("time",), np.array([str(s) for s in status]))
-        data = xr.Dataset(
-            entries, coords={"time": times}, attrs={"provenance": json.dumps(dict(provenance), sort_keys=True)}
-        )
-        return cls(data)
+        dims = tuple(name for name, values in axes.items() if np.ndim(values))
+        attributes = {"provenance": json.dumps(dict(provenance), sort_keys=True)}
+        return cls(xr.Dataset({**entries, "status": (dims, words)}, coords=dict(axes), attrs=attributes))
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of `test_error`: ("time",), ("alpha",), ("alpha", "penalty"), ..."""
+        return tuple(str(dim) for dim in self.data["test_error"].dims)
 
     @property
     def times(self) -> Array:
-        """T = steps / N, shape (times,)."""
-        return np.asarray(self.data["time"].values)
+        """T = steps / N, shape (times,); of an online curve."""
+        return self._axis("time")
+
+    @property
+    def alpha(self) -> Array:
+        """Sample complexities n / N, shape (alphas,); of a full-batch curve."""
+        return self._axis("alpha")
+
+    @property
+    def samples(self) -> Array:
+        """Numbers of samples n; of a curve of a kernel."""
+        return self._axis("samples")
+
+    @property
+    def penalty(self) -> Array:
+        """The penalties of a full-batch curve: one number, the axis of that name, or the best one at every alpha."""
+        return self._axis("penalty")
+
+    def _axis(self, name: str) -> Array:
+        if name not in self.data.variables:
+            raise InputError(f"this curve has no {name}; its axes are {', '.join(self.axes)}")
+        return np.asarray(self.data[name].values)
 
     @property
     def test_error(self) -> Array:
-        r"""$\\frac12 E(\\hat y - y)^2$ against the noiseless teacher, shape (times,)."""
+        r"""Online $\frac12 E(\hat y - y)^2$ against the noiseless teacher, (times,).
+
+        Full batch: $E(y - \hat y)^2$ for real labels, $P(\mathrm{sign}\, \hat y \ne y)$ for labels +1 and -1, against the
+        noisy label, (alphas,) or (alphas, penalties).
+        """
         return np.asarray(self.data["test_error"].values)
 
     @property
     def status(self) -> np.ndarray[Any, np.dtype[Any]]:
         """How each point ended: an array of `Status`."""
-        return np.array([Status(str(s)) for s in self.data["status"].values], dtype=object)
+        words = self.data["status"].values
+        return np.array([Status(str(s)) for s in words.ravel()], dtype=object).reshape(words.shape)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -80,24 +135,41 @@ class Curve:
         return tuple(self.provenance.get("warnings", ()))
 
     @property
+    def reasons(self) -> dict[tuple[int, ...], str]:
+        """Why a point has no number, or a doubtful one, by its index; of full-batch curves."""
+        found = self.provenance.get("reasons", {})
+        return {tuple(int(i) for i in index.split(",")): text for index, text in found.items()}
+
+    @property
     def message(self) -> str:
         """One sentence: all points are good, or the first one that is not and what to do."""
-        for t, status in zip(self.times, self.status, strict=True):
-            if status is not Status.OK:
-                why = self.provenance.get("divergence") if status is Status.DIVERGED else None
-                return f"first at t = {t:.4g}: {status}: {status.sentence}" + (f" ({why})" if why else "")
-        return f"all {len(self.times)} points: {Status.OK.sentence}"
+        status, letter = self.status, {"time": "t", "samples": "n"}
+        bad = np.argwhere(status != Status.OK)
+        if not len(bad):
+            return f"all {status.size} points: {Status.OK.sentence}"
+        index = tuple(int(i) for i in bad[0])
+        where = ", ".join(
+            f"{letter.get(axis, axis)} = {self.data[axis].values[i]:.4g}"
+            for axis, i in zip(self.axes, index, strict=True)
+        )
+        found = status[index]
+        if index in self.reasons:
+            return f"first at {where}: {found}: {self.reasons[index]}"
+        why = self.provenance.get("divergence") if found is Status.DIVERGED else None
+        return f"first at {where}: {found}: {found.sentence}" + (f" ({why})" if why else "")
 
     def to_dataframe(self) -> "pd.DataFrame":
-        """One row a time; matrices become columns such as Q_0_1."""
+        """One row a point; matrices become columns such as Q_0_1."""
         import pandas as pd
 
-        columns: dict[str, Any] = {"time": self.times}
+        dims, shape = self.axes, self.test_error.shape
+        grid = np.meshgrid(*(self.data[axis].values for axis in dims), indexing="ij")
+        columns: dict[str, Any] = {axis: values.ravel() for axis, values in zip(dims, grid, strict=True)}
         for name, variable in self.data.data_vars.items():
-            if variable.dims[:1] != ("time",):
+            if variable.dims[: len(dims)] != dims:
                 continue
-            values = variable.values.reshape(len(self.times), -1)
-            labels = ["_".join(map(str, (name, *index))) for index in np.ndindex(variable.shape[1:])]
+            values = variable.values.reshape(grid[0].size, -1)
+            labels = ["_".join(map(str, (name, *index))) for index in np.ndindex(variable.shape[len(shape) :])]
             columns |= dict(zip(labels, values.T, strict=True))
         return pd.DataFrame(columns)
 
@@ -112,7 +184,11 @@ class Curve:
 
     def __repr__(self) -> str:
         kind, notes = self.provenance.get("kind", "curve"), "".join(f"; warning: {w}" for w in self.warnings)
-        return f"Curve({kind}, {len(self.times)} times to t = {self.times[-1]:g}, {self.message}{notes})"
+        if self.axes == ("time",):
+            points = f"{len(self.times)} times to t = {self.times[-1]:g}"
+        else:
+            points = " x ".join(f"{len(self.data[axis])} {axis}" for axis in self.axes)
+        return f"Curve({kind}, {points}, {self.message}{notes})"
 
 
 def save_dataset(path: str | Path, data: "xr.Dataset", kind: str) -> None:

@@ -1,228 +1,281 @@
-r"""Full-batch learning of a generalised linear model: the fixed point of three order parameters.
+r"""Full-batch learning curves: grids of sample complexity and penalty, the best penalty, and the limit of none.
 
-With V the stiffness of the proximal map, $q = w^T \Omega w / N$, $m = E[\nu\, w \cdot x] / \sqrt N$ and the resolvent sums of
-`maths.resolvents` at $\kappa = \lambda / \hat V$,
-
-    V = A1 / V_hat       q = (q_hat A2 + m_hat^2 T2) / V_hat^2        m = m_hat T1 / V_hat
-    V_hat = alpha E phi'' / (1 + V phi'')    q_hat = alpha E phi'(x)^2     m_hat = -alpha E' phi'(x)
-
-(arXiv:2102.08127; theory of the averages in `maths.losses`). For residuals m_hat = V_hat, and the residual before the proximal
-map has the variance miss + q_hat A2 / V_hat^2: two unknowns. The square loss is one scalar equation.
+The fixed points are those of `theory.fixed_points`. As $\lambda \to 0^+$ they have limits that depend on two thresholds:
+below $\alpha = \mathrm{rank}\, \Omega / N$ a linear model interpolates any real labels; below $\alpha_c$ labels +1 and -1 are
+linearly separable, and a loss without a minimum, such as the logistic one, is minimised at infinity (Candès and Sur, 2018).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit
+from scipy.optimize import minimize_scalar
+from scipy.special import ndtr
 
+from gaussequiv.errors import InputError, number
 from gaussequiv.maths.averages import Array
-from gaussequiv.maths.losses import Averages, Labels, LogitLabels, Loss, Quadratics, SignLabels
-from gaussequiv.maths.resolvents import Resolvents, Sums
+from gaussequiv.maths.convex import Convex
+from gaussequiv.maths.losses import LOSSES, Labels, LogitLabels, SignLabels, density, panels
+from gaussequiv.maths.solvers import Status
+from gaussequiv.models.batch import FullBatch, Kernel, checked_grid
+from gaussequiv.models.curves import Curve
+from gaussequiv.theory.fixed_points import MISSED, FixedPoint, Output, solve
 
-Output = Literal["linear", "sign", "logit", "probit"]
-STEP = 1e-6  # of finite differences in logarithms
-ENOUGH = 1e-13  # residual at which a point has converged
-SAME = 1e-11  # residual, with twice the nodes, at which they are enough
-FINEST = 16  # times the usual number of nodes, at most
-NOTHING = 1e-40  # V_hat / lambda that is as good as none: all samples are on one linear piece of the loss
-LARGEST = 3.0  # longest Newton step in logarithms
-TRIES = 80  # Newton steps
-HALVINGS = 25
-PLAIN = 5  # iterations of the map in the place of a Newton step that lowers nothing
+
+NONE = 1e-20  # penalty, relative to the largest eigenvalue, that is as good as none where the minimum is unique
+FAINT = 1e-11  # the same where it is not, and the penalty chooses: the margin of separable labels
+NEAR = 1e-9  # relative distance from a threshold at which there is no answer
+RANGE, PER_DECADE = (1e-9, 1e6), 2  # where the best penalty is looked for, relative to the mean eigenvalue
+GOLDEN, SHRINKINGS = (np.sqrt(5) - 1) / 2, 15
+BLOCK = 256  # points that are solved together: they stay in the processor's cache
+
+Problem = FullBatch | Kernel
+
+
+class Thresholds(NamedTuple):
+    r"""Sample complexities (numbers of samples, for a kernel) at which learning without a penalty changes its nature.
+
+    `interpolation` = rank / N, up to which real labels are interpolated; `separability`, up to which labels +1 and -1 are
+    linearly separable: infinite for a noiseless teacher that is linear in the inputs, NaN for real labels.
+    """
+
+    interpolation: float
+    separability: float
 
 
 @dataclass(frozen=True)
-class FixedPoint:
-    """Order parameters and errors of every point, and the residual of its equations, (points,) each."""
+class Points:
+    """Fixed points with their statuses, and the reason of each that is not ok."""
 
-    V: Array
-    q: Array
-    m: Array
-    test_error: Array
-    train_loss: Array
-    residual: Array
+    found: FixedPoint
+    status: np.ndarray[Any, np.dtype[Any]]
+    reasons: dict[int, str]
 
 
-def square(sums: Resolvents, output: Output, alpha: Array, penalty: Array) -> FixedPoint:
-    r"""Ridge regression in closed form, on real labels or on signs: $\lambda / \kappa + A1(\kappa) = \alpha$."""
-    kappa = _ridge(sums, alpha, penalty)
-    s = sums(kappa)
-    slope = 1.0 if output == "linear" else _slope(sums, output)
-    spare = (
-        0.0 if output == "linear" else 1 - slope**2 * sums.total
-    )  # variance of labels that is not linear in the field
-    weight = penalty / kappa
-    error = alpha * (spare + slope**2 * s.miss) / (weight + s.B)  # E (y - y_hat)^2
-    q = slope**2 * s.T2 + error * s.A2 / alpha
-    m = slope * s.T1
-    excess = slope**2 * s.gap + sums.total * error * s.A2 / alpha  # q rho - m^2
-    if output == "linear":
-        test = error
-    elif output == "logit":
-        eta = m / np.sqrt(q * sums.total)
-        test = LogitLabels(eta * np.sqrt(sums.total), np.sqrt(excess / q)).error()
-    else:
-        test = np.arctan2(np.sqrt(excess), m) / np.pi
-    return FixedPoint(
-        V=kappa * s.A1 / penalty,
-        q=q,
-        m=m,
-        test_error=test,
-        train_loss=error / 2 * (weight / alpha) ** 2,
-        residual=np.abs(weight + s.A1 - alpha) / alpha,
-    )
-
-
-def _slope(sums: Resolvents, output: Output) -> float:
-    r"""$E[y \nu] / \rho$ of labels +1 and -1."""
-    if output == "logit":
-        zeta = np.linspace(-9, 9, 2001)
-        weight = np.exp(-(zeta**2) / 2) / np.sqrt(2 * np.pi) * (zeta[1] - zeta[0])
-        return float(2 * weight @ (expit(zeta * np.sqrt(sums.total)) * expit(-zeta * np.sqrt(sums.total))))
-    return float(np.sqrt(2 / (np.pi * sums.total)))
-
-
-def _ridge(sums: Resolvents, alpha: Array, penalty: Array) -> Array:
-    """The kappa of every point, by Newton's method in log kappa between bounds that bisect where it leaves them."""
-    low = np.log(penalty / alpha)
-    high = np.log((penalty + sums.omega.mean()) / alpha)
-    x = high.copy()
-    for _ in range(200):
-        s, weight = sums(np.exp(x)), penalty / np.exp(x)
-        value = weight + s.A1 - alpha
-        low, high = np.where(value > 0, x, low), np.where(value > 0, high, x)
-        step = value / (weight + s.B)
-        new = x + step
-        new = np.where((new > low) & (new < high), new, (low + high) / 2)
-        if np.all(np.abs(new - x) <= 1e-15 * np.maximum(1.0, np.abs(x))):
-            break
-        x = new
-    return np.exp(x)
-
-
-def solve(loss: Loss, sums: Resolvents, output: Output, alpha: Array, penalty: Array) -> FixedPoint:
-    """The fixed point for every pair of sample complexity and penalty, (points,) each."""
-    if isinstance(loss, Quadratics) and loss.name == "square":
-        return square(sums, output, alpha, penalty)
-    if output == "linear":
-        return _residuals(loss, sums, alpha, penalty)
-    return _margins(loss.margin(), sums, output, alpha, penalty)
-
-
-def _residuals(loss: Loss, sums: Resolvents, alpha: Array, penalty: Array) -> FixedPoint:
-    """Real labels: log V and the logarithm of the residual's scale."""
-    start = square(sums, "linear", alpha, penalty)
-
-    def parts(index: Any, u: Array, refined: int) -> tuple[Averages, Array, Sums, Array]:
-        found = loss.averages(np.exp(u[:, 0]), np.exp(u[:, 1]), None, refined)
-        V_hat, q_hat = np.fmax(alpha[index] * found.curvature, NOTHING * penalty[index]), alpha[index] * found.square
-        s = sums(penalty[index] / V_hat)
-        noise = q_hat * s.A2 / V_hat**2
-        return found, V_hat, s, noise
-
-    def equations(index: Any, u: Array, refined: int) -> Array:
-        _, V_hat, s, noise = parts(index, u, refined)
-        return np.stack([np.log(s.A1 / V_hat) - u[:, 0], np.log(s.miss + noise) / 2 - u[:, 1]], axis=1)
-
-    u, residual = refined_newton(equations, np.stack([np.log(start.V), np.log(start.test_error) / 2], axis=1))
-    found, _, s, noise = parts(np.arange(len(u)), u, FINEST)
-    return FixedPoint(np.exp(u[:, 0]), s.T2 + noise, s.T1, s.miss + noise, found.value, residual)
-
-
-def _margins(loss: Loss, sums: Resolvents, output: Output, alpha: Array, penalty: Array) -> FixedPoint:
-    """Labels +1 and -1: log V, log q and the inverse hyperbolic sine of the labels' steepness m / sqrt(q rho - m^2)."""
-    start = square(sums, output, alpha, penalty)
-
-    def labels(u: Array) -> Labels:
-        speed = np.tanh(u[:, 2]) * np.sqrt(sums.total)
-        return (
-            LogitLabels(speed, np.sqrt(sums.total) / np.cosh(u[:, 2]))
-            if output == "logit"
-            else SignLabels(speed, np.sinh(u[:, 2]))
-        )
-
-    def parts(index: Any, u: Array, refined: int) -> tuple[Averages, Array, Array, Array, Sums]:
-        found = loss.averages(np.exp(u[:, 0]), np.exp(u[:, 1] / 2), labels(u), refined)
-        V_hat, q_hat, m_hat = (alpha[index] * x for x in (found.curvature, found.square, found.pull))
-        V_hat = np.fmax(V_hat, NOTHING * penalty[index])
-        return found, V_hat, q_hat, m_hat, sums(penalty[index] / V_hat)
-
-    def equations(index: Any, u: Array, refined: int) -> Array:
-        _, V_hat, q_hat, m_hat, s = parts(index, u, refined)
-        steepness = m_hat * s.T1 / np.sqrt(sums.total * q_hat * s.A2 + m_hat**2 * s.gap)
-        q = (q_hat * s.A2 + m_hat**2 * s.T2) / V_hat**2
-        return np.stack([np.log(s.A1 / V_hat), np.log(q), np.arcsinh(steepness)], axis=1) - u
-
-    eta = start.m / np.sqrt(np.maximum(start.q * sums.total - start.m**2, 1e-12))
-    u, residual = refined_newton(equations, np.stack([np.log(start.V), np.log(start.q), np.arcsinh(eta)], axis=1))
-    found = parts(np.arange(len(u)), u, FINEST)[0]
-    q = np.exp(u[:, 1])
-    m = np.tanh(u[:, 2]) * np.sqrt(q * sums.total)
-    return FixedPoint(np.exp(u[:, 0]), q, m, labels(u).error(), found.value, residual)
-
-
-def refined_newton(equations: Callable[[Any, Array, int], Array], u: Array) -> tuple[Array, Array]:
-    """The solution of every point with as many nodes as it takes for twice as many to see no difference."""
-    residual, active, refined = np.full(len(u), np.inf), np.arange(len(u)), 1
-    while active.size and refined < FINEST:
-        here = active
-
-        def chosen(index: Any, x: Array, here: Any = here, nodes: int = refined) -> Array:
-            return equations(here[index], x, nodes)
-
-        u[here], left = newton(chosen, u[here])
-        with np.errstate(all="ignore"):
-            residual[here] = np.fmax(left, np.abs(equations(here, u[here], 2 * refined)).max(axis=1))
-        active, refined = here[(residual[here] > SAME) & (left <= SAME)], 2 * refined
-    return u, residual
-
-
-def newton(equations: Callable[[Any, Array], Array], u: Array) -> tuple[Array, Array]:
-    """Newton's method for many small systems at once, each with its own backtracking on the size of its residual.
+def predict(problem: Problem, grid: Any, penalty: Any = None, progress: Callable[[float], Any] | None = None) -> Curve:
+    """The curve of a problem over sample complexities (a kernel: numbers of samples) and penalties.
 
     Args:
-        equations: (indices of points, their unknowns (points, n)) -> residuals (points, n).
-        u: where to start, (points, n).
+        problem: a `FullBatch` or a `Kernel`.
+        grid: alpha = n / N, or n for a kernel; increasing.
+        penalty: a number, increasing numbers, or "optimal"; that of the problem if left out.
+        progress: called with the part of the points that is done.
 
-    Returns:
-        The unknowns and the largest residual of each point.
+    Raises:
+        InputError: a grid that is not one, or no penalty at all.
 
     """
-    u = u.copy()
-    count, n = u.shape
-    F = np.full((count, n), np.inf)
+    alpha = checked_grid(problem.axis, grid, positive=True)
+    wanted = problem.penalty if penalty is None else penalty
+    if wanted is None:
+        raise InputError("no penalty: pass penalty=0.01, a grid of them or 'optimal', to the problem or to predict")
+    warnings: list[str] = []
+    if isinstance(wanted, str):
+        if wanted != "optimal":
+            raise InputError(f"penalty={wanted!r}; expected a number, increasing numbers, or 'optimal'")
+        best, points = _best(problem, alpha, warnings, progress)
+        axes: dict[str, Any] = {problem.axis: alpha}
+        shape: tuple[int, ...] = (len(alpha),)
+        more = {"penalty": best}
+    else:
+        scalar = np.ndim(wanted) == 0
+        penalties = checked_grid("penalty", [number("penalty", wanted)] if scalar else wanted, positive=False)
+        axes = {problem.axis: alpha, "penalty": penalties[0] if scalar else penalties}
+        shape, more = (len(alpha),) if scalar else (len(alpha), len(penalties)), {}
+        points = _solved(problem, np.repeat(alpha, len(penalties)), np.tile(penalties, len(alpha)), progress)
+    variables = {f.name: getattr(points.found, f.name).reshape(shape) for f in fields(FixedPoint)}
+    exact = isinstance(problem, Kernel) or not (
+        problem.model.standard_errors or getattr(problem.teacher, "standard_error", None) is not None
+    )
+    variables["test_error_se"] = np.where(np.isfinite(variables["test_error"]), 0.0 if exact else np.nan, np.nan)
+    reasons = {",".join(map(str, np.unravel_index(i, shape))): text for i, text in points.reasons.items()}
+    provenance = {
+        "kind": "theory",
+        "problem": problem.describe(),
+        "thresholds": {k: v for k, v in thresholds(problem)._asdict().items() if np.isfinite(v)},
+        "reasons": reasons,
+        "warnings": warnings,
+    }
+    return Curve.on_grid(axes, variables | more, points.status.reshape(shape), provenance)
+
+
+def thresholds(problem: Problem) -> Thresholds:
+    r"""Where real labels cease to be interpolated, and labels +1 and -1 to be linearly separable.
+
+    Separable below $\alpha_c = (\mathrm{rank} / N) / \min_t E (Z - t\, y u)_+^2$ with standard normal Z and u, the field along
+    the direction in which the inputs see the teacher (Candès and Sur, arXiv:1804.09753; at random labels Cover's 2 rank / N).
+    """
+    sums, output = problem.resolvents, problem.output
+    if output == "linear":
+        return Thresholds(sums.rank, np.nan)
+    if sums.unseen == 0 and output != "logit":
+        return Thresholds(sums.rank, np.inf)
+    speed, spread = np.array([np.sqrt(sums.seen)]), np.array([np.sqrt(sums.unseen)])
+    labels: Labels = LogitLabels(speed, spread) if output == "logit" else SignLabels(speed, speed / spread)
+    u, weights = panels(labels, [], 2)
+    weights = weights * labels.weight(u)
+
+    def hinge(t: float) -> float:
+        a = t * u
+        return float(np.sum(weights * ((1 + a**2) * ndtr(-a) - a * density(a))))
+
+    found = minimize_scalar(hinge, bounds=(0.0, 1e3), method="bounded", options={"xatol": 1e-9})
+    return Thresholds(sums.rank, sums.rank / min(float(found.fun), 0.5))
+
+
+def _solved(problem: Problem, alpha: Array, penalty: Array, progress: Callable[[float], Any] | None = None) -> Points:
+    """Fixed points at pairs of alpha and penalty, (points,) each, with NaN and a reason where there is none."""
+    values = np.full((len(fields(FixedPoint)), len(alpha)), np.nan)
+    status = np.full(len(alpha), Status.OK, dtype=object)
+    reasons: dict[int, str] = {}
+    for start in range(0, len(alpha), BLOCK):
+        at = slice(start, start + BLOCK)
+        values[:, at] = _at(problem, alpha[at], penalty[at])
+        if progress is not None:
+            progress(min(1.0, (start + BLOCK) / len(alpha)))
+    lost = ~(values[-1] <= MISSED) | ~np.isfinite(values[4])
+    for i in np.flatnonzero(lost):
+        status[i], reasons[int(i)] = (
+            Status.NOT_CONVERGED,
+            (
+                f"the equations of its fixed point are left with a residual of {values[-1, i]:.1e}; ask for a larger penalty"
+            ),
+        )
+    values[:-1, lost] = np.nan
+    for i in np.flatnonzero(penalty == 0):
+        _limit(problem, int(i), float(alpha[i]), values, status, reasons)
+    return Points(FixedPoint(*values), status, reasons)
+
+
+def _output(problem: Problem) -> Output:
+    """A probit is a sign with more noise, which the spectrum holds."""
+    return "sign" if problem.output == "probit" else problem.output
+
+
+def _at(problem: Problem, alpha: Array, penalty: Array, *, rough: bool = False) -> Array:
+    """All values of fixed points, (values, points); a penalty 0 as one that is as good as none."""
+    sums = problem.resolvents
+    penalty = np.where(penalty > 0, penalty, _faintest(problem, alpha) * float(sums.omega.max()))
+    found = solve(problem.learned, sums, _output(problem), alpha, penalty, rough=rough)
+    return np.stack([getattr(found, f.name) for f in fields(FixedPoint)])
+
+
+def _faintest(problem: Problem, alpha: Array) -> Array:
+    """The part of the largest eigenvalue that is as good as no penalty."""
+    if problem.output == "linear" or problem.learned.name == "square":
+        return np.full(len(alpha), NONE)
+    return np.where(alpha < thresholds(problem).separability, FAINT, NONE)
+
+
+def _limit(
+    problem: Problem,
+    i: int,
+    alpha: float,
+    values: Array,
+    status: np.ndarray[Any, np.dtype[Any]],
+    reasons: dict[int, str],
+) -> None:
+    """What becomes of point i as its penalty vanishes."""
+    loss, (interpolation, separability) = problem.learned, thresholds(problem)
+    at = f"{'n' if problem.axis == 'samples' else 'alpha'} = {alpha:.4g}"
+    bad: tuple[Status, str] | None = None
+    if isinstance(loss, Convex):
+        bad = Status.UNDEFINED, "the limit of no penalty is known for the losses with a name only; ask for a small one"
+    elif problem.output == "linear" or loss.of == "residual":
+        if abs(alpha / interpolation - 1) <= NEAR:
+            bad = (
+                Status.DIVERGED,
+                (
+                    f"{at} is the interpolation threshold rank / N, where the norm diverges as the penalty vanishes; "
+                    "ask for a positive penalty"
+                ),
+            )
+        elif alpha < interpolation:
+            sums, output = problem.resolvents, _output(problem)
+            faint = np.array([NONE * float(sums.omega.max())])
+            found = solve(LOSSES["square"], sums, output, np.array([alpha]), faint)
+            values[:, i] = [getattr(found, f.name)[0] for f in fields(FixedPoint)]
+            status[i] = Status.OK
+            reasons.pop(i, None)
+            values[_index("V"), i] = np.inf
+            values[[_index("train_loss"), _index("train_error")], i] = 0.0
+    elif abs(alpha / separability - 1) <= NEAR:
+        bad = (
+            Status.DIVERGED,
+            (f"{at} is the threshold of linear separability, where the norm diverges as the penalty vanishes"),
+        )
+    elif alpha < separability and loss.name == "logistic":
+        bad = (
+            Status.DIVERGED,
+            (
+                f"{at} is below {separability:.4g}, the threshold of linear separability: the loss has no minimum and its norm "
+                "diverges as the penalty vanishes; its direction becomes that of the hinge loss with penalty 0"
+            ),
+        )
+    elif alpha < separability and status[i] == Status.OK:
+        values[_index("V"), i] = np.inf
+        values[[_index("train_loss"), _index("train_error")], i] = 0.0
+    if bad is not None:
+        status[i], reasons[i] = bad
+        values[:, i] = np.nan
+
+
+def _index(name: str) -> int:
+    return [f.name for f in fields(FixedPoint)].index(name)
+
+
+def _best(
+    problem: Problem, alpha: Array, warnings: list[str], progress: Callable[[float], Any] | None
+) -> tuple[Array, Points]:
+    """The penalty of least test error at every alpha: a grid over decades, golden sections, a parabola."""
+    sums = problem.resolvents
+    grid = sums.mean * np.geomspace(*RANGE, round(PER_DECADE * np.log10(RANGE[1] / RANGE[0])) + 1)
+    count = len(alpha)
+
+    def errors(logs: Array) -> Array:
+        return _solved(problem, np.repeat(alpha, logs.shape[1]), np.exp(logs).ravel()).found.test_error.reshape(
+            logs.shape
+        )
+
+    coarse = np.full((count, len(grid)), np.inf)
+    for i in range(count):
+        values = _at(problem, np.full(len(grid), alpha[i]), grid, rough=True)
+        coarse[i] = np.where((values[-1] < 0.1) & np.isfinite(values[4]), values[4], np.inf)
+        if progress is not None:
+            progress((i + 1) / (2 * count))
+    at = coarse.argmin(axis=1)
+    low, high = np.log(grid[np.maximum(at - 1, 0)]), np.log(grid[np.minimum(at + 1, len(grid) - 1)])
+    inner = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)]
+    pair = list(errors(np.stack(inner, axis=1)).T)
+    for _ in range(SHRINKINGS):
+        left = pair[0] < pair[1]
+        low, high = np.where(left, low, inner[0]), np.where(left, inner[1], high)
+        kept, worth = np.where(left, inner[0], inner[1]), np.where(left, pair[0], pair[1])
+        new = np.where(left, high - GOLDEN * (high - low), low + GOLDEN * (high - low))
+        fresh = errors(new[:, None])[:, 0]
+        inner = [np.where(left, new, kept), np.where(left, kept, new)]
+        pair = [np.where(left, fresh, worth), np.where(left, worth, fresh)]
+    centre, step = (low + high) / 2, (high - low) / 2
+    three = errors(np.stack([centre - step, centre, centre + step], axis=1))
+    bend = three[:, 0] - 2 * three[:, 1] + three[:, 2]
     with np.errstate(all="ignore"):
-        F[:] = equations(np.arange(count), u)
-        active = np.arange(count)
-        for _ in range(TRIES):
-            size = np.linalg.norm(F, axis=1)
-            active = active[~(size[active] <= ENOUGH)]
-            if not active.size:
-                break
-            J = np.empty((len(active), n, n))
-            for j in range(n):
-                moved = u[active] + STEP * (np.arange(n) == j)
-                J[:, :, j] = (equations(active, moved) - F[active]) / STEP
-            good = np.isfinite(J).all(axis=(1, 2)) & (np.abs(np.linalg.det(np.where(np.isfinite(J), J, 0.0))) > 0)
-            J[~good] = -np.eye(n)
-            step = -np.linalg.solve(J, F[active][..., None])[..., 0]
-            step *= np.minimum(1.0, LARGEST / np.maximum(np.abs(step).max(axis=1), 1e-300))[:, None]
-            scale, left, moved_any = np.ones(len(active)), np.arange(len(active)), np.zeros(len(active), dtype=bool)
-            for _ in range(HALVINGS):
-                trial = u[active[left]] + scale[left, None] * step[left]
-                new = equations(active[left], trial)
-                better = np.linalg.norm(new, axis=1) <= size[active[left]] * (1 - 1e-4 * scale[left])
-                there = active[left[better]]
-                u[there], F[there], moved_any[left[better]] = trial[better], new[better], True
-                left = left[~better]
-                if not left.size:
-                    break
-                scale[left] /= 2
-            stuck = active[~moved_any]
-            active = np.concatenate([active[moved_any], stuck[size[stuck] > SAME]])  # the others have reached rounding
-            for _ in range(PLAIN if stuck.size else 0):  # the map itself contracts where Newton's steps lead nowhere
-                u[stuck] += np.where(np.isfinite(F[stuck]), F[stuck], 0.0)
-                F[stuck] = equations(stuck, u[stuck])
-    return u, np.abs(F).max(axis=1)
+        shift = np.where(bend > 0, step * (three[:, 0] - three[:, 2]) / (2 * bend), 0.0)
+    best = np.exp(centre + np.clip(np.nan_to_num(shift), -step, step))
+    edge = at == 0
+    best[at == len(grid) - 1] = grid[-1]
+    best[edge] = grid[0]
+    points = _solved(problem, alpha, best)
+    if edge.any():  # no penalty at all may be better still
+        none = _solved(problem, alpha, np.zeros(count))
+        better = edge & ~(none.found.test_error > points.found.test_error)
+        better &= none.status == Status.OK
+        chosen = [
+            np.where(better, getattr(none.found, f.name), getattr(points.found, f.name)) for f in fields(FixedPoint)
+        ]
+        points, best = Points(FixedPoint(*chosen), points.status, points.reasons), np.where(better, 0.0, best)
+    for name, where in (("above", at == len(grid) - 1), ("below", edge & (best > 0))):
+        if where.any():
+            shown = ", ".join(f"{a:.3g}" for a in alpha[where][:5])
+            warnings.append(f"at {problem.axis} = {shown} the best penalty lies at or {name} {best[where][0]:.3g}")
+    return best, points

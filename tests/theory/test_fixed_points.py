@@ -7,7 +7,7 @@ import pytest
 
 from gaussequiv.maths.losses import LOSSES, Logistic
 from gaussequiv.maths.resolvents import Resolvents
-from gaussequiv.theory import batch
+from gaussequiv.theory import fixed_points as batch
 
 DATA = Path(__file__).parents[1] / "data" / "fullbatch"
 CASES = {
@@ -22,7 +22,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_published_fixed_points(case):
     z, (loss, output) = np.load(DATA / f"{case}.npz"), CASES[case]
-    sums = Resolvents(z["omega"], z["t"] / float(z["gamma"]), float(z["rho"]), float(z["delta"]))
+    sums = Resolvents.of_directions(z["omega"], z["t"] / float(z["gamma"]), float(z["rho"]), float(z["delta"]))
     found = batch.solve(LOSSES[loss], sums, output, z["alpha"], z["lam"])
     assert found.residual.max() < 1e-10
     for name in ("V", "q", "m"):
@@ -35,7 +35,7 @@ def spectrum(N=120, noise=0.1, rest=0.2, seed=0):
     rng = np.random.default_rng(seed)
     omega = np.arange(1, N + 1.0) ** -1.2
     parts = rng.random(N)
-    return Resolvents(omega, N * omega * parts / parts.sum(), 1 + rest, noise)
+    return Resolvents.of_directions(omega, N * omega * parts / parts.sum(), 1 + rest, noise)
 
 
 ALPHA, PENALTY = (x.ravel() for x in np.meshgrid([0.3, 1.0, 4.0], [1e-3, 1.0]))
@@ -46,9 +46,9 @@ def test_the_square_loss_by_the_general_equations_is_its_closed_form(output):
     sums, loss = spectrum(), LOSSES["square"]
     closed = batch.square(sums, output, ALPHA, PENALTY)
     if output == "linear":
-        general = batch._residuals(loss, sums, ALPHA, PENALTY)
+        general = batch._residuals(loss, sums, ALPHA, PENALTY, closed)
     else:
-        general = batch._margins(loss.margin(), sums, output, ALPHA, PENALTY)
+        general = batch._margins(loss.margin(), sums, output, ALPHA, PENALTY, closed)
     for name in ("V", "q", "m", "test_error", "train_loss"):
         np.testing.assert_allclose(getattr(general, name), getattr(closed, name), rtol=1e-9, err_msg=name)
 
@@ -56,7 +56,7 @@ def test_the_square_loss_by_the_general_equations_is_its_closed_form(output):
 def test_ridge_on_white_inputs_is_that_of_marchenko_and_pastur():
     """Omega = 1 and no signal: E y^2 (1 + kappa'...) with kappa the positive root of a quadratic equation."""
     alpha, penalty = np.array([0.5, 2.0]), np.array([0.1, 0.1])
-    found = batch.square(Resolvents(np.ones(50), np.zeros(50), 1.0, 0.0), "linear", alpha, penalty)
+    found = batch.square(Resolvents.of_directions(np.ones(50), np.zeros(50), 1.0, 0.0), "linear", alpha, penalty)
     b = 1 + penalty - alpha
     kappa = (b + np.sqrt(b**2 + 4 * alpha * penalty)) / (2 * alpha)
     np.testing.assert_allclose(found.V, kappa / (1 + kappa) / penalty, rtol=1e-12)
@@ -72,7 +72,7 @@ def test_generalised_cross_validation_is_exact():
 
 
 def test_a_wide_huber_loss_is_the_square_and_a_far_hinge_has_no_training_loss():
-    small = Resolvents(np.ones(40), np.full(40, 1e-6), 1e-6, 1e-8)
+    small = Resolvents.of_directions(np.ones(40), np.full(40, 1e-6), 1e-6, 1e-8)
     huber, square = (batch.solve(LOSSES[n], small, "linear", ALPHA, PENALTY) for n in ("huber", "square"))
     np.testing.assert_allclose(huber.test_error, square.test_error, rtol=1e-9)
     separable = batch.solve(LOSSES["hinge"], spectrum(noise=0.0, rest=0.0), "sign", np.array([0.3]), np.array([1e-6]))
