@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gaussequiv.errors import InputError as InputError
     from gaussequiv.errors import StorageError as StorageError
     from gaussequiv.maths.activations import Activation as Activation
+    from gaussequiv.maths.kernels import sphere_kernel as sphere_kernel
     from gaussequiv.maths.losses import Loss as Loss
     from gaussequiv.maths.solvers import Status as Status
     from gaussequiv.models import schedules as schedules
@@ -77,6 +78,7 @@ _HOMES = {
     "phases": "theory.phases",
     "plateau": "theory.phases",
     "predict": "theory",
+    "sphere_kernel": "maths.kernels",
     "stability": "theory.online",
     "thresholds": "theory.batch",
     "trajectory": "theory.online",

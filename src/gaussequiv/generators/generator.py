@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gaussequiv.errors import InputError, integer
+from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.streams import as_rng
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -88,6 +89,29 @@ class Generator:
             batch_size=batch_size or self.batch_size,
             name=self.name,
         )
+
+    def then(
+        self,
+        features: "nn.Module | TwoLayer | Callable[[Tensor], Tensor]",
+        *,
+        shape: tuple[int, ...] | None = None,
+        mean: Any = None,
+    ) -> "Generator":
+        r"""The generator of features of the inputs, $v = \varphi(x)$: its latents are the same.
+
+        Args:
+            features: `random_features(...)`, any torch module or callable of a batch of inputs, or a `TwoLayer`, of which
+                the hidden units $g(W x / \sqrt N)$ are taken (pre-learned features, if it was trained).
+            shape: of one input as the features want it, such as (1, 28, 28); flat if left out.
+            mean: subtracted from the inputs before, (N,), such as `model.mean_x`.
+
+        Raises:
+            InputError: not a feature map, or one of another number of inputs.
+
+        """
+        from gaussequiv.generators.features import then
+
+        return then(self, features, shape=shape, mean=mean)
 
     def push(self, latents: Tensor) -> Tensor:
         """Map a flat batch of latents (n, D) to flat inputs (n, N), on the generator's device and in its dtype.

@@ -185,6 +185,11 @@ class FullBatch:
             )
         return sums
 
+    @property
+    def unlearnable(self) -> float:
+        """The part of the variance of the labels' field, without noise, that is not linear in the inputs: noise to the theory."""
+        return max(0.0, 1 - self.resolvents.seen / self.resolvents.rho)
+
     def describe(self) -> dict[str, Any]:
         """The problem in plain values, for provenance."""
         sums = self.resolvents

@@ -97,6 +97,42 @@ class GaussianModel:
         """
         return _single_layer(cls, _matrix("F", F), _activation(activation))
 
+    def then(
+        self, weights: Any, activation: "str | Activation | Callable[[Array], Array]" = "erf", *, center: bool = False
+    ) -> "GaussianModel":
+        r"""Moments of the features $v = \sigma(W x / \sqrt N)$ of Gaussian inputs, with the same latents.
+
+        With $u = W x / \sqrt N$, $S = W \Omega W^T / N$: $\Omega'_{ij} = E \sigma(u_i) \sigma(u_j) - m_i m_j$ and, by Stein's
+        lemma, $\Phi' = \mathrm{diag}(E \sigma'(u_i))\, W \Phi / \sqrt N$. Exact for Gaussian inputs; for those of a generator, up
+        to what the theorem of Gaussian equivalence leaves of the fields u: O(1/N).
+
+        Args:
+            weights: W, (features, N), each row as given.
+            activation: sigma.
+            center: features of x - E x; otherwise the fields must have mean zero.
+
+        Raises:
+            InputError: W of another width, a field without variance, or inputs whose fields have means.
+
+        """
+        W, sigma, N = _matrix("weights", weights), _activation(activation), self.input_dim
+        if W.shape[1] != N:
+            raise InputError(f"the weights have shape {W.shape}; expected (features, {N}), one column an input")
+        S = W @ self.Omega @ W.T / N
+        variance = np.diag(S).copy()
+        if np.any(variance <= 0) and sigma.name != "linear":
+            raise InputError(f"feature {int(np.argmin(variance))} does not vary with the inputs; expected rows that do")
+        means = W @ self.mean_x / np.sqrt(N)
+        if not center and np.any(np.abs(means) > BOUNDARY * np.sqrt(variance)):
+            raise InputError(
+                "the inputs have means, and features of fields with means have no closed form here: pass center=True and "
+                "give the generator's features the same centring, generator.then(..., mean=model.mean_x), or estimate them"
+            )
+        Omega, mean = _features(sigma, S, variance)
+        Phi = sigma.slope(variance)[:, None] * (W @ self.Phi) / np.sqrt(N)
+        source = {"source": f"{sigma.name} features of {self.provenance.get('source', 'arrays')}", "features": len(W)}
+        return GaussianModel(Omega, Phi, self.Psi, mean_x=mean, mean_c=self.mean_c, provenance=source)
+
     # --- what follows from the moments ---
 
     @property
@@ -162,13 +198,19 @@ def _single_layer(cls: type[GaussianModel], F: Array, sigma: Activation) -> Gaus
     variance = np.diag(S).copy()
     if np.any(variance == 0) and sigma.name != "linear":
         raise InputError(f"row {int(np.argmin(variance))} of F is zero; expected rows of positive norm")
-    mean = sigma.mean(variance)
-    Omega = sigma.product(sigma, variance[:, None], variance[None, :], S)
-    np.fill_diagonal(Omega, averages.single(lambda u: sigma(u) ** 2, variance))
-    Omega -= np.outer(mean, mean)
+    Omega, mean = _features(sigma, S, variance)
     Phi = sigma.slope(variance)[:, None] * F
     source = {"source": "single_layer", "activation": sigma.name}
-    return cls((Omega + Omega.T) / 2, Phi, mean_x=mean, provenance=source)
+    return cls(Omega, Phi, mean_x=mean, provenance=source)
+
+
+def _features(sigma: Activation, S: Array, variance: Array) -> tuple[Array, Array]:
+    """Covariance and mean of sigma(u) for centred fields u of covariance S."""
+    mean = sigma.mean(variance)
+    Omega = np.asarray(sigma.product(sigma, variance[:, None], variance[None, :], S))
+    np.fill_diagonal(Omega, averages.single(lambda u: sigma(u) ** 2, variance))
+    Omega -= np.outer(mean, mean)
+    return (Omega + Omega.T) / 2, np.asarray(mean)
 
 
 def _require_one_covariance(Omega: Array, Phi: Array, Psi: Array) -> None:

@@ -20,8 +20,8 @@ from gaussequiv.maths.losses import LOSSES, Labels, LogitLabels, SignLabels, den
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.batch import FullBatch, Kernel, checked_grid
 from gaussequiv.models.curves import Curve
+from gaussequiv.models.teachers import MeasuredTeacher
 from gaussequiv.theory.fixed_points import MISSED, FixedPoint, Output, solve
-
 
 NONE = 1e-20  # penalty, relative to the largest eigenvalue, that is as good as none where the minimum is unique
 FAINT = 1e-11  # the same where it is not, and the penalty chooses: the margin of separable labels
@@ -70,7 +70,7 @@ def predict(problem: Problem, grid: Any, penalty: Any = None, progress: Callable
     wanted = problem.penalty if penalty is None else penalty
     if wanted is None:
         raise InputError("no penalty: pass penalty=0.01, a grid of them or 'optimal', to the problem or to predict")
-    warnings: list[str] = []
+    warnings = _measured(problem)
     if isinstance(wanted, str):
         if wanted != "optimal":
             raise InputError(f"penalty={wanted!r}; expected a number, increasing numbers, or 'optimal'")
@@ -122,6 +122,19 @@ def thresholds(problem: Problem) -> Thresholds:
 
     found = minimize_scalar(hinge, bounds=(0.0, 1e3), method="bounded", options={"xatol": 1e-9})
     return Thresholds(sums.rank, sums.rank / min(float(found.fun), 0.5))
+
+
+def _measured(problem: Problem) -> list[str]:
+    """What to know of a teacher that is known by its moments: what is left of it as noise, and how well it was measured."""
+    if not (isinstance(problem, FullBatch) and isinstance(problem.teacher, MeasuredTeacher)):
+        return []
+    sums, teacher = problem.resolvents, problem.teacher
+    text = f"{problem.unlearnable:.1%} of the variance of the labels is not linear in the inputs and counts as noise"
+    if teacher.standard_error is not None:
+        omega, E = problem.model.eigenmodes
+        variance = (E.T**2 @ teacher.standard_error**2)[sums.omega > 0] / omega[sums.omega > 0]
+        text += f"; sampling alone makes about {variance.sum() / sums.rho:.1%} of it look linear"
+    return [text]
 
 
 def _solved(problem: Problem, alpha: Array, penalty: Array, progress: Callable[[float], Any] | None = None) -> Points:
