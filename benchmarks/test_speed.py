@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import cases
 import gaussequiv as ge
+import oracles
 from gaussequiv import generators, simulation
 from gaussequiv.generators.estimation import Moments
 from gaussequiv.models.streams import Purpose, stream
@@ -189,3 +190,58 @@ def test_dcgan_forward(benchmark):
     generator = generators.load("dcgan")
     latents = torch.from_numpy(stream(0, Purpose.SAMPLE).standard_normal((4096, 100)))
     benchmark.pedantic(lambda: generator.push(latents), rounds=3, warmup_rounds=1)
+
+
+# --- full batch ---
+
+
+def batch_problem(N, loss, output="sign"):
+    """A problem of full-batch learning with a power-law spectrum, already reduced to its spectrum."""
+    rng = np.random.default_rng(0)
+    eta = np.arange(1, N + 1.0) ** -1.2
+    theta = np.sqrt(rng.dirichlet(np.ones(N)))
+    return ge.Kernel(N * eta / eta.sum(), theta, np.full(N, 1 / N), loss, output=output, noise=0.3, rest=0.2)
+
+
+ALPHAS, PENALTIES = np.geomspace(0.1, 10, 50), np.geomspace(1e-4, 1e2, 10)
+GRIDS = [
+    (800, "logistic"),
+    (100_000, "logistic"),
+    (800, "square"),
+    (800, "hinge"),
+    (800, "squared-hinge"),
+    (800, "huber"),
+]
+
+
+@pytest.mark.benchmark(group="full-batch theory, 50 alphas x 10 penalties")
+@pytest.mark.parametrize(("N", "loss"), GRIDS)
+def test_grid(benchmark, N, loss):
+    """The whole grid once the spectrum has been reduced: the first call has made the panels of the sums."""
+    problem = batch_problem(N, loss)
+    benchmark.pedantic(lambda: ge.predict(problem, samples=ALPHAS, penalty=PENALTIES), rounds=3, warmup_rounds=1)
+
+
+@pytest.mark.benchmark(group="full-batch theory, 50 alphas x 10 penalties")
+@pytest.mark.parametrize("N", [800, 100_000])
+def test_spectral_reduction_and_one_point(benchmark, N):
+    benchmark.pedantic(
+        lambda: ge.predict(batch_problem(N, "square"), samples=ALPHAS, penalty=PENALTIES), rounds=3, warmup_rounds=1
+    )
+
+
+@pytest.mark.benchmark(group="full-batch theory, 50 alphas x 10 penalties")
+def test_one_of_the_500_points_by_plain_iteration(benchmark):
+    """One point of the 500, alpha = 1 and penalty 0.01, N = 800, by the map itself with scalar proximal maps and quad."""
+    problem = batch_problem(800, "logistic")
+    sums = problem.resolvents
+    benchmark.pedantic(lambda: oracles.iterated_logistic(sums.omega, sums.parts, sums.total, 1.0, 0.01), rounds=1)
+
+
+@pytest.mark.benchmark(group="full-batch theory, the best of all penalties at 25 alphas")
+@pytest.mark.parametrize("loss", ["square", "logistic"])
+def test_best_penalty(benchmark, loss):
+    problem = batch_problem(800, loss)
+    benchmark.pedantic(
+        lambda: ge.predict(problem, samples=np.geomspace(0.1, 10, 25), penalty="optimal"), rounds=3, warmup_rounds=1
+    )

@@ -4,7 +4,9 @@ Nothing here is imported from `gaussequiv`: agreement with it is evidence.
 """
 
 import numpy as np
-from scipy.special import erf, roots_legendre
+from scipy.integrate import quad
+from scipy.optimize import brentq
+from scipy.special import erf, expit, ndtr, roots_legendre
 
 
 def g(z):
@@ -160,3 +162,61 @@ def sgd(W, v, x, y, lr, lr_readout, batch_size=1, weight_decay=0.0, act=g, slope
         W = W - dW - eta * weight_decay / N * W
         v = v - dv - eta_v * weight_decay / N * v
     return W, v
+
+
+def iterated_logistic(omega, parts, rho, alpha, penalty, tolerance=1e-7, damping=0.0):
+    """V, q, m of logistic regression on noisy signs, as theory.md 4.3 writes it: scalar proximal maps, `quad`, iteration."""
+    V, q, m = 1.0, 0.5, 0.1
+    N = len(omega)
+    tau = N * omega * parts
+
+    def prox(w, y, V):
+        return brentq(lambda z: z - w - V * y * expit(-y * z), w - V - 1e-9, w + V + 1e-9, xtol=1e-12)
+
+    for _ in range(2000):
+        slope, spread = m / q, np.sqrt(rho - m**2 / q)
+
+        def average(function, slope=slope, spread=spread, q=q):
+            total = 0.0
+            for y in (1.0, -1.0):
+                integrand = lambda xi, y=y: function(xi, y, slope, spread, q)
+                total += quad(integrand, -8, 8, epsabs=1e-10, limit=200)[0]
+            return total
+
+        def pieces(xi, y, slope, spread, q, V=V):
+            w = np.sqrt(q) * xi
+            z = prox(w, y, V)
+            s = expit(y * z)
+            density = np.exp(-(xi**2) / 2) / np.sqrt(2 * np.pi)
+            t = slope * w / spread
+            return (
+                (z - w) / V,
+                s * (1 - s) / (1 + V * s * (1 - s)),
+                density * ndtr(y * t),
+                density * y * np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi) / spread,
+            )
+
+        def curvature(*point):
+            _, c, weight, _ = pieces(*point)
+            return weight * c
+
+        def square(*point):
+            g, _, weight, _ = pieces(*point)
+            return weight * g**2
+
+        def pull(*point):
+            g, _, _, tilt = pieces(*point)
+            return tilt * g
+
+        V_hat, q_hat, m_hat = (alpha * average(f) for f in (curvature, square, pull))
+        below = penalty + V_hat * omega
+        new = (
+            np.mean(omega / below),
+            np.mean((q_hat * omega**2 + m_hat**2 * omega * tau) / below**2),
+            m_hat * np.mean(tau / below),
+        )
+        change = max(abs(a - b) / abs(a) for a, b in zip(new, (V, q, m), strict=True))
+        V, q, m = ((1 - damping) * a + damping * b for a, b in zip(new, (V, q, m), strict=True))
+        if change < tolerance:
+            return V, q, m
+    raise AssertionError("the plain iteration did not converge")

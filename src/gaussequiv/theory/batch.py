@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.polynomial import chebyshev
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtr
 
@@ -27,7 +28,8 @@ NONE = 1e-20  # penalty, relative to the largest eigenvalue, that is as good as 
 FAINT = 1e-11  # the same where it is not, and the penalty chooses: the margin of separable labels
 NEAR = 1e-9  # relative distance from a threshold at which there is no answer
 RANGE, PER_DECADE = (1e-9, 1e6), 2  # where the best penalty is looked for, relative to the mean eigenvalue
-GOLDEN, SHRINKINGS = (np.sqrt(5) - 1) / 2, 15
+REFINEMENTS = ((1.3, 13), (0.1, 7), (1e-3, 3))  # reach in log penalty and nodes of the polynomials that find it
+FINE = np.linspace(-1.0, 1.0, 2001)  # where a polynomial is searched
 BLOCK = 256  # points that are solved together: they stay in the processor's cache
 
 Problem = FullBatch | Kernel
@@ -241,7 +243,7 @@ def _index(name: str) -> int:
 def _best(
     problem: Problem, alpha: Array, warnings: list[str], progress: Callable[[float], Any] | None
 ) -> tuple[Array, Points]:
-    """The penalty of least test error at every alpha: a grid over decades, golden sections, a parabola."""
+    """The penalty of least test error at every alpha: a grid over decades, then ever finer polynomials."""
     sums = problem.resolvents
     grid = sums.mean * np.geomspace(*RANGE, round(PER_DECADE * np.log10(RANGE[1] / RANGE[0])) + 1)
     count = len(alpha)
@@ -253,29 +255,20 @@ def _best(
 
     coarse = np.full((count, len(grid)), np.inf)
     for i in range(count):
-        values = _at(problem, np.full(len(grid), alpha[i]), grid, rough=True)
-        coarse[i] = np.where((values[-1] < 0.1) & np.isfinite(values[4]), values[4], np.inf)
+        rough = _at(problem, np.full(len(grid), alpha[i]), grid, rough=True)
+        coarse[i] = np.where((rough[-1] < 0.1) & np.isfinite(rough[4]), rough[4], np.inf)
         if progress is not None:
             progress((i + 1) / (2 * count))
     at = coarse.argmin(axis=1)
-    low, high = np.log(grid[np.maximum(at - 1, 0)]), np.log(grid[np.minimum(at + 1, len(grid) - 1)])
-    inner = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)]
-    pair = list(errors(np.stack(inner, axis=1)).T)
-    for _ in range(SHRINKINGS):
-        left = pair[0] < pair[1]
-        low, high = np.where(left, low, inner[0]), np.where(left, inner[1], high)
-        kept, worth = np.where(left, inner[0], inner[1]), np.where(left, pair[0], pair[1])
-        new = np.where(left, high - GOLDEN * (high - low), low + GOLDEN * (high - low))
-        fresh = errors(new[:, None])[:, 0]
-        inner = [np.where(left, new, kept), np.where(left, kept, new)]
-        pair = [np.where(left, fresh, worth), np.where(left, worth, fresh)]
-    centre, step = (low + high) / 2, (high - low) / 2
-    three = errors(np.stack([centre - step, centre, centre + step], axis=1))
-    bend = three[:, 0] - 2 * three[:, 1] + three[:, 2]
-    with np.errstate(all="ignore"):
-        shift = np.where(bend > 0, step * (three[:, 0] - three[:, 2]) / (2 * bend), 0.0)
-    best = np.exp(centre + np.clip(np.nan_to_num(shift), -step, step))
-    edge = at == 0
+    edge, centre = at == 0, np.log(grid[at])
+    for reach, nodes in REFINEMENTS:
+        x = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
+        values = errors(centre[:, None] + reach * x)
+        worst = np.nanmax(np.where(np.isfinite(values), values, -np.inf), axis=1, keepdims=True)
+        values = np.where(np.isfinite(values), values, np.where(np.isfinite(worst), worst, 1.0))
+        polynomials = chebyshev.chebfit(x, values.T, nodes - 1)
+        centre = centre + reach * FINE[np.argmin(chebyshev.chebval(FINE, polynomials), axis=-1)]
+    best = np.exp(centre)
     best[at == len(grid) - 1] = grid[-1]
     best[edge] = grid[0]
     points = _solved(problem, alpha, best)
