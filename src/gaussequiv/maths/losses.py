@@ -253,13 +253,11 @@ def density(x: Array) -> Array:
 
 
 def _root_of_logistic(V: Array) -> Array:
-    """The x with x = V / (1 + e^x), by bisection."""
-    low, high = np.zeros_like(V), V.copy()
-    for _ in range(80):
-        middle = (low + high) / 2
-        above = middle > V * expit(-middle)
-        high, low = np.where(above, middle, high), np.where(above, low, middle)
-    return np.asarray((low + high) / 2)
+    """The x with x = V / (1 + e^x): in log x a convex equation, on which Newton's method from above is monotone."""
+    x = np.log1p(V)
+    for _ in range(8):
+        x = x * np.exp(-(np.log(x) + np.logaddexp(0.0, x) - np.log(V)) / (1 + x * expit(x)))
+    return np.asarray(x)
 
 
 @cache

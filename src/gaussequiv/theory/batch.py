@@ -248,29 +248,28 @@ def _best(
     grid = sums.mean * np.geomspace(*RANGE, round(PER_DECADE * np.log10(RANGE[1] / RANGE[0])) + 1)
     count = len(alpha)
 
-    def errors(logs: Array) -> Array:
-        return _solved(problem, np.repeat(alpha, logs.shape[1]), np.exp(logs).ravel()).found.test_error.reshape(
-            logs.shape
-        )
+    def errors(rows: Array, logs: Array) -> Array:
+        points = _solved(problem, np.repeat(rows, logs.shape[1]), np.exp(logs).ravel())
+        return points.found.test_error.reshape(logs.shape)
 
-    coarse = np.full((count, len(grid)), np.inf)
-    for i in range(count):
-        rough = _at(problem, np.full(len(grid), alpha[i]), grid, rough=True)
-        coarse[i] = np.where((rough[-1] < 0.1) & np.isfinite(rough[4]), rough[4], np.inf)
+    rows, columns = np.repeat(alpha, len(grid)), np.tile(grid, count)
+    coarse: Array = np.full(rows.shape, np.inf)
+    for start in range(0, len(rows), BLOCK):
+        here = slice(start, start + BLOCK)
+        rough = _at(problem, rows[here], columns[here], rough=True)
+        coarse[here] = np.where((rough[-1] < 0.1) & np.isfinite(rough[4]), rough[4], np.inf)
         if progress is not None:
-            progress((i + 1) / (2 * count))
-    at = coarse.argmin(axis=1)
-    edge, centre = at == 0, np.log(grid[at])
-    for reach, nodes in REFINEMENTS:
+            progress(min(1.0, (start + BLOCK) / len(rows)) / 2)
+    at = coarse.reshape(count, len(grid)).argmin(axis=1)
+    edge, last, centre = at == 0, at == len(grid) - 1, np.log(grid[at])
+    inner = np.flatnonzero(~edge & ~last)
+    for reach, nodes in REFINEMENTS if len(inner) else ():
         x = np.cos(np.pi * (np.arange(nodes) + 0.5) / nodes)
-        values = errors(centre[:, None] + reach * x)
-        worst = np.nanmax(np.where(np.isfinite(values), values, -np.inf), axis=1, keepdims=True)
-        values = np.where(np.isfinite(values), values, np.where(np.isfinite(worst), worst, 1.0))
-        polynomials = chebyshev.chebfit(x, values.T, nodes - 1)
-        centre = centre + reach * FINE[np.argmin(chebyshev.chebval(FINE, polynomials), axis=-1)]
+        values = errors(alpha[inner], centre[inner, None] + reach * x)
+        worst = np.nanmax(np.where(np.isfinite(values), values, 0.0), axis=1, keepdims=True)
+        polynomials = chebyshev.chebfit(x, np.where(np.isfinite(values), values, worst).T, nodes - 1)
+        centre[inner] += reach * FINE[np.argmin(chebyshev.chebval(FINE, polynomials), axis=-1)]
     best = np.exp(centre)
-    best[at == len(grid) - 1] = grid[-1]
-    best[edge] = grid[0]
     points = _solved(problem, alpha, best)
     if edge.any():  # no penalty at all may be better still
         none = _solved(problem, alpha, np.zeros(count))
@@ -280,7 +279,7 @@ def _best(
             np.where(better, getattr(none.found, f.name), getattr(points.found, f.name)) for f in fields(FixedPoint)
         ]
         points, best = Points(FixedPoint(*chosen), points.status, points.reasons), np.where(better, 0.0, best)
-    for name, where in (("above", at == len(grid) - 1), ("below", edge & (best > 0))):
+    for name, where in (("above", last), ("below", edge & (best > 0))):
         if where.any():
             shown = ", ".join(f"{a:.3g}" for a in alpha[where][:5])
             warnings.append(f"at {problem.axis} = {shown} the best penalty lies at or {name} {best[where][0]:.3g}")
