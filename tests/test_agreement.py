@@ -172,3 +172,65 @@ def test_the_gaussian_twin_of_the_trained_dcgan_follows_the_theory():
     comparison = agreement(cases.problem(model, lr=0.02), model, end=30, points=15)
     assert np.abs(comparison.z).max() < 4.5, comparison
     assert comparison.rms_z < 1.5, comparison
+
+
+# --- full batch ---
+
+
+def features_of_the_hidden_manifold(width, seed=1):
+    """Erf features of x = sign(F c), N = 4 p and D = 2 p / 3: the model in closed form, and the generator."""
+    F = generators.gaussian_matrix(4 * width, 2 * width // 3, seed)
+    features = generators.random_features(4 * width, width, "erf", seed=seed)
+    model = ge.GaussianModel.single_layer(F, "sign").then(features.weight_matrix, "erf")
+    return model, generators.single_layer(F, "sign").then(features)
+
+
+BATCH = [
+    ("square", "linear"),
+    ("square", "sign"),
+    ("logistic", "sign"),
+    ("hinge", "sign"),
+    ("logistic", "logit"),
+    ("huber", "linear"),
+]
+
+
+@pytest.fixture(scope="module")
+def manifold():
+    return features_of_the_hidden_manifold(240)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("loss", "output"), BATCH)
+def test_full_batch_learning_on_features_of_the_hidden_manifold(manifold, loss, output):
+    """p = 240, where corrections of order 1/p are half of a standard error over ten seeds."""
+    model, inputs = manifold
+    teacher = ge.Perceptron(np.random.default_rng(2).standard_normal(model.latent_dim), output, noise=0.3)
+    problem = ge.FullBatch(model, teacher, loss)
+    practice = simulation.simulate(
+        problem, inputs, alpha=[0.5, 2.0], penalty=[0.05, 1.0], seeds=10, test_samples=10_000
+    )
+    theory = ge.predict(problem, alpha=practice.alpha, penalty=[0.05, 1.0])
+    comparison = report.compare(theory, practice)
+    assert comparison.agrees, str(comparison)
+    assert comparison.rms_z < 2.0, str(comparison)
+
+
+@pytest.mark.slow
+def test_full_batch_learning_of_measured_labels_is_exact_for_the_square_loss(manifold):
+    """Labels of a two-layer network on the latents, known by their moments only."""
+    model, inputs = manifold
+    network = ge.TwoLayer.random(3, model.latent_dim, "erf", seed=5)
+    problem = ge.FullBatch(model, network, "square", 0.1, noise=0.2)
+    practice = simulation.simulate(problem, inputs, alpha=[0.5, 2.0], seeds=10, test_samples=5_000)
+    comparison = report.compare(ge.predict(problem, alpha=practice.alpha), practice)
+    assert comparison.agrees, str(comparison)
+
+    def labels(c, network=network):
+        return torch.from_numpy(network(c.numpy()))
+
+    measured = generators.measure_teacher(inputs, labels, on="latents", samples=200_000)
+    again = ge.FullBatch(model, measured, "square", 0.1)
+    clean = ge.FullBatch(model, network, "square", 0.1)
+    one, other = (ge.predict(p, alpha=[0.5, 2.0]).test_error for p in (again, clean))
+    np.testing.assert_allclose(one, other, rtol=0.02)
