@@ -17,7 +17,7 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs, OnlineSGD, checked_times
 from gaussequiv.simulation.checkpoints import Checkpoint, key_of
-from gaussequiv.simulation.samples import Source, fingerprint, name_of
+from gaussequiv.simulation.samples import Source, device_of, fingerprint, name_of
 from gaussequiv.simulation.training import MEASURED, Run
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -123,7 +123,7 @@ def simulate_many(
         )
     targets = [int(step) for step in np.rint(t * N)]
     with torch.no_grad():
-        source = Source(problems[0], inputs, seed, dtype, _device(device))
+        source = Source(problems[0], inputs, seed, dtype, device_of(device))
         runs = [Run([problems[i] for i in same], source, seeds) for same in _by_batch_size(problems)]
         drawn = {"seeds": seeds, "seed": seed, "test_samples": test_samples, "inputs": name_of(inputs)}
         kept = None
@@ -218,12 +218,3 @@ def _standard_error(values: Array) -> Array:
     if seeds < 2:
         return np.full(values.mean(axis=1).shape, np.nan)
     return np.asarray(values.std(axis=1, ddof=1) / np.sqrt(seeds))
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise InputError(f"device {str(device)!r} is not there ({str(error).splitlines()[0]}); use 'cpu'") from error
-    return chosen

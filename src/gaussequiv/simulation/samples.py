@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gaussequiv.errors import InputError
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import Inputs, OnlineSGD
 from gaussequiv.models.streams import Purpose, stream
@@ -111,3 +112,13 @@ def fingerprint(inputs: Inputs) -> bytes:
     """The first sample of the inputs: equal for equal generators."""
     latents, samples = inputs.sample(2, stream(0, Purpose.CHECK))
     return bytes(np.ascontiguousarray(latents).tobytes() + np.ascontiguousarray(samples).tobytes())
+
+
+def device_of(device: str | torch.device) -> torch.device:
+    """A device that is there, or an `InputError`."""
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise InputError(f"device {str(device)!r} is not there ({str(error).splitlines()[0]}); use 'cpu'") from error
+    return chosen

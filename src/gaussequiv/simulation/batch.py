@@ -1,0 +1,311 @@
+r"""Full-batch learning for real: the empirical risk of a generalised linear model, minimised to machine precision.
+
+For every seed one stream of samples; a sample complexity takes its first n, so the points of one seed share samples. Where n < N
+the minimiser lies in the span of the samples, and the problem is solved there.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gaussequiv.errors import InputError, integer, number
+from gaussequiv.maths.losses import Loss
+from gaussequiv.maths.solvers import Status
+from gaussequiv.models.batch import FullBatch, checked_grid
+from gaussequiv.models.curves import Curve
+from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.models.networks import TwoLayer
+from gaussequiv.models.problems import Inputs
+from gaussequiv.models.streams import Purpose, stream
+from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
+from gaussequiv.simulation.checkpoints import Checkpoint
+from gaussequiv.simulation.functions import functions
+from gaussequiv.simulation.minimisers import path, values
+from gaussequiv.simulation.samples import OnDevice, device_of, fingerprint, name_of
+
+Array = np.ndarray[Any, np.dtype[Any]]
+CHUNK = 1024  # samples drawn at once: a prefix of a stream is the same whatever its length
+NOISE = 2**63  # lane of the label noise, beside that of the inputs
+CERTIFIED = 1e-8  # certificate up to which a minimum counts as found
+MEASURED = ("test_error", "train_loss", "train_error", "q", "m", "norm", "residual")
+
+
+def simulate(
+    problem: FullBatch,
+    inputs: Inputs,
+    *,
+    alpha: Any,
+    penalty: Any = None,
+    seeds: int = 10,
+    seed: int = 0,
+    test_samples: int = 10_000,
+    device: str | torch.device = "cpu",
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 60.0,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Curve:
+    r"""Minimise $\sum_\mu \ell(y_\mu, w \cdot x_\mu / \sqrt N) + \frac\lambda2 |w|^2$ on samples of `inputs`, and measure w.
+
+    Args:
+        problem: a `FullBatch`.
+        inputs: a `Generator`, or the model itself (its Gaussian twin).
+        alpha: n / N, increasing; rounded to whole samples.
+        penalty: a number or increasing numbers, or an `xarray.DataArray` over alpha, one penalty each (the `penalty` of a
+            curve of best penalties); that of the problem if left out. 0 is for the square loss only: least norm.
+        seeds: number of independent sets of samples.
+        seed: of all random streams.
+        test_samples: fresh samples of each seed.
+        device: where products and factors are computed, in double precision.
+        checkpoint: a file for the seeds that are done; the same call continues from it. It is removed at the end.
+        checkpoint_every: seconds between two writings of it; it is also written on Ctrl-C.
+        progress: called with (fits done, fits in all).
+
+    Returns:
+        A curve with the means over seeds of test_error, train_loss, train_error, q, m and norm, their standard errors `*_se`,
+        `test_errors` and `train_losses` of all seeds, and `residual`, the worst certificate: the norm of the gradient
+        relative to its parts, or the duality gap relative to the minimum.
+
+    Raises:
+        InputError: inputs of another size than the model's, no penalty, a penalty 0 for another loss than the square, a
+            `MeasuredTeacher` without its function, or a checkpoint of another simulation.
+
+    """
+    if not isinstance(problem, FullBatch):
+        raise InputError(
+            f"a {type(problem).__name__} cannot be trained; expected a FullBatch (a kernel: through features)"
+        )
+    N = problem.model.input_dim
+    if inputs.input_dim != N or inputs.latent_dim != problem.model.latent_dim:
+        raise InputError(
+            f"the inputs have N={inputs.input_dim}, D={inputs.latent_dim}; the model has N={N}, D={problem.model.latent_dim}"
+        )
+    seeds, test_samples = integer("seeds", seeds), integer("test_samples", test_samples)
+    counts = np.unique(np.maximum(1, np.rint(checked_grid("alpha", alpha, positive=True) * N)).astype(int))
+    axes, grid = _penalties(problem, penalty, counts / N, np.size(alpha))
+    data = _Data(problem, inputs, integer("seed", seed, least=0), device_of(device))
+    fits = seeds * grid.size
+    results = np.full((seeds, *grid.shape, len(MEASURED)), np.nan)
+    done = 0
+    saved = None
+    if checkpoint is not None:
+        settings = {
+            "counts": counts.tolist(),
+            "grid": grid.tolist(),
+            "seeds": seeds,
+            "seed": seed,
+            "test": test_samples,
+        }
+        key = _key(problem, settings, fingerprint(inputs))
+        saved = Checkpoint(
+            Path(checkpoint), checkpoint_every, key, lambda: {"results": results, "done": np.array([done])}
+        )
+        found = saved.load()
+        if found:
+            results[...], done = found["results"], int(found["done"][0])
+    try:
+        for lane in range(done, seeds):
+            for i, row in enumerate(_seed(data, problem, counts, grid, lane, test_samples)):
+                results[lane, i] = row
+                if progress is not None:
+                    progress(lane * grid.size + (i + 1) * grid.shape[1], fits)
+            done = lane + 1
+            if saved is not None:
+                saved.save_if_due()
+    except KeyboardInterrupt:
+        if saved is not None:
+            saved.save()
+        raise
+    if saved is not None:
+        saved.remove()
+    provenance = {
+        "kind": "simulation",
+        "inputs": name_of(inputs),
+        "problem": problem.describe(),
+        "seeds": seeds,
+        "seed": seed,
+        "test_samples": test_samples,
+    }
+    return _curve(axes, results, provenance)
+
+
+def _penalties(problem: FullBatch, penalty: Any, alpha: Array, asked: int) -> tuple[dict[str, Any], Array]:
+    """The axes of the curve, and the penalties at every alpha, (alphas, penalties)."""
+    wanted: Any = problem.penalty if penalty is None else penalty
+    if wanted is None:
+        raise InputError("no penalty: pass penalty=0.01, or increasing numbers, to the problem or to simulate")
+    if isinstance(wanted, str):
+        raise InputError(
+            f"penalty={wanted!r}; expected numbers: those of theory are curve.data.penalty of predict(..., penalty='optimal')"
+        )
+    paired = getattr(wanted, "dims", None) == ("alpha",)
+    if paired:
+        column = np.asarray(wanted.values, dtype=float)
+        if column.shape != (asked,) or asked != len(alpha):
+            raise InputError(f"{column.size} penalties for {len(alpha)} values of alpha; expected one each")
+        if not np.isfinite(column).all() or (column < 0).any():
+            raise InputError("the penalties hold a negative number or a NaN; expected numbers of at least 0")
+        axes: dict[str, Any] = {"alpha": alpha}
+        grid = column[:, None]
+    else:
+        single = np.ndim(wanted) == 0
+        row = checked_grid("penalty", [number("penalty", wanted)] if single else wanted, positive=False)
+        axes = {"alpha": alpha, "penalty": row[0] if single else row}
+        grid = np.tile(row, (len(alpha), 1))
+    if (grid == 0).any() and problem.learned.name != "square":
+        raise InputError(f"penalty 0 of the {problem.learned.name} loss has no unique minimum; expected a positive one")
+    return (axes | {"best": grid[:, 0]} if paired else axes), grid
+
+
+class _Data:
+    """Samples and labels of any seed: a pure function of seed, purpose, lane and chunk."""
+
+    def __init__(self, problem: FullBatch, inputs: Inputs, seed: int, device: torch.device) -> None:
+        teacher = problem.teacher
+        if isinstance(teacher, MeasuredTeacher) and teacher.function is None:
+            raise InputError(
+                "the teacher is known by its moments only; give MeasuredTeacher its function to train on labels"
+            )
+        self.problem, self.inputs, self.seed, self.device = problem, inputs, seed, device
+
+    def draw(self, n: int, purpose: Purpose, lane: int) -> tuple[Tensor, Tensor]:
+        """Centred inputs divided by sqrt(N), (n, N), and noisy labels (n,)."""
+        N = self.problem.model.input_dim
+        x = torch.empty(n, N, dtype=torch.float64, device=self.device)
+        y = torch.empty(n, dtype=torch.float64, device=self.device)
+        for chunk, start in enumerate(range(0, n, CHUNK)):
+            latents, inputs = self._raw(stream(self.seed, purpose, chunk=chunk, lane=lane))
+            rng = stream(self.seed, purpose, chunk=chunk, lane=NOISE + lane)
+            labels, size = self._labels(latents, inputs, rng), min(CHUNK, n - start)
+            if self.problem.center:
+                inputs = inputs - torch.as_tensor(np.array(self.problem.model.mean_x)).to(inputs)
+            x[start : start + size] = inputs[:size]
+            y[start : start + size] = labels[:size].to(self.device)
+        return x / N**0.5, y
+
+    def _raw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A chunk of latents and inputs as they come, in double precision."""
+        if isinstance(self.inputs, OnDevice):
+            latents = torch.from_numpy(rng.standard_normal((CHUNK, self.inputs.latent_dim)))
+            return latents, self.inputs.push(latents).to(device=self.device, dtype=torch.float64)
+        c, x = (np.asarray(sample, dtype=float) for sample in self.inputs.sample(CHUNK, rng))
+        return torch.from_numpy(c), torch.from_numpy(x).to(self.device)
+
+    def _labels(self, latents: Tensor, inputs: Tensor, rng: np.random.Generator) -> Tensor:
+        problem, teacher = self.problem, self.problem.teacher
+        if isinstance(teacher, MeasuredTeacher):
+            found: Any = np.asarray(teacher.function(latents.numpy(), inputs.cpu().numpy()), dtype=float)  # type: ignore[misc]
+            if found.shape != (len(latents),) or not np.isfinite(found).all():
+                raise InputError(f"the teacher returned shape {found.shape}; expected ({len(latents)},) finite labels")
+            return torch.from_numpy(found if teacher.output == "linear" else np.where(found > 0, 1.0, -1.0))
+        seen, mean = (
+            (latents, problem.model.mean_c) if problem.teacher_on == "latents" else (inputs.cpu(), problem.model.mean_x)
+        )
+        if problem.center:
+            seen = seen - torch.from_numpy(np.array(mean))
+        fields = seen @ torch.from_numpy(np.array(teacher.weights.T)) / teacher.dim**0.5
+        zeta = torch.from_numpy(rng.standard_normal(len(latents)))
+        if isinstance(teacher, TwoLayer):
+            g = functions(teacher.activation, torch.device("cpu"))[0]  # type: ignore[arg-type]
+            return g(fields) @ torch.from_numpy(np.array(teacher.readout)) + problem.noise * zeta
+        return _answer(teacher, fields + teacher.noise * zeta, rng)
+
+
+def _answer(teacher: Perceptron, nu: Tensor, rng: np.random.Generator) -> Tensor:
+    """Labels of a noisy field."""
+    match teacher.output:
+        case "linear":
+            return nu
+        case "logit":
+            nu = torch.sigmoid(nu) - torch.from_numpy(rng.random(len(nu)))
+        case "probit":
+            nu = nu + torch.from_numpy(rng.standard_normal(len(nu)))
+    return torch.where(nu > 0, 1.0, -1.0).double()
+
+
+def _seed(data: _Data, problem: FullBatch, counts: Array, grid: Array, lane: int, test_samples: int) -> Iterator[Array]:
+    """What is measured of one seed, (penalties, values), for every number of samples in turn."""
+    x, y = data.draw(int(counts[-1]), Purpose.TRAIN, lane)
+    test, wanted = data.draw(test_samples, Purpose.TEST, lane)
+    model = problem.model
+    Omega = model.Omega if problem.center else model.Omega + np.outer(model.mean_x, model.mean_x)
+    real = problem.output == "linear"
+    for n, penalties in zip(counts, grid, strict=True):
+        rows = np.full((len(penalties), len(MEASURED)), np.nan)
+        w, certificates = _minimised(problem.learned, x[:n], y[:n], [float(p) for p in penalties])
+        h, h_test = x[:n] @ w.T, test @ w.T
+        argument = y[:n, None] * h if problem.learned.of == "margin" else y[:n, None] - h
+        if real:
+            errors = (((wanted[:, None] - h_test) ** 2).mean(0), ((y[:n, None] - h) ** 2).mean(0))
+        else:
+            errors = tuple(((a * b[:, None]) <= 0).double().mean(0) for a, b in ((h_test, wanted), (h, y[:n])))  # type: ignore[assignment]
+        W = w.cpu().numpy()
+        rows[:, 0], rows[:, 2] = (e.cpu().numpy() for e in errors)
+        phi = values(problem.learned)
+        rows[:, 1] = [float(phi(column.contiguous()).mean()) for column in argument.T]
+        N = model.input_dim
+        rows[:, 3] = np.einsum("pi,pi->p", W @ Omega, W) / N
+        rows[:, 4] = W @ problem.field_covariance / N**0.5
+        rows[:, 5] = (W**2).sum(1) / N
+        rows[:, 6] = certificates
+        yield rows
+
+
+def _minimised(loss: Loss, x: Tensor, y: Tensor, penalties: list[float]) -> tuple[Tensor, list[float]]:
+    """Minimisers (penalties, N) and their certificates; solved in the span of the samples, largest penalty first."""
+    n, N = x.shape
+    basis = None
+    if n < N:
+        basis = torch.linalg.qr(x.T)[0]
+        x = x @ basis
+    c, A = (torch.zeros_like(y), y[:, None] * x) if loss.of == "margin" else (y, -x)
+    order = sorted(range(len(penalties)), key=lambda i: -penalties[i])
+    found: dict[int, tuple[Tensor, float]] = {}
+    for i, (w, left) in zip(order, path(loss, c, A, [penalties[i] for i in order]), strict=True):
+        found[i] = (w if basis is None else basis @ w), left
+    return torch.stack([found[i][0] for i in range(len(penalties))]), [found[i][1] for i in range(len(penalties))]
+
+
+def _curve(axes: dict[str, Any], results: Array, provenance: dict[str, Any]) -> Curve:
+    """Means, standard errors and statuses over seeds, from (seeds, alphas, penalties, values)."""
+    best = axes.pop("best", None)
+    shape = tuple(np.size(values) for values in axes.values() if np.ndim(values))
+    results = results.reshape(len(results), *shape, len(MEASURED))
+    residual = results[..., -1].max(axis=0)
+    lost = ~(residual <= CERTIFIED)
+    reasons = {
+        ",".join(
+            map(str, index)
+        ): f"the minimum is certified to {residual[tuple(index)]:.1e} only; ask for a larger penalty"
+        for index in np.argwhere(lost)
+    }
+    variables: dict[str, Array] = {"residual": residual}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for k, name in enumerate(MEASURED[:-1]):
+            values = np.where(lost, np.nan, results[..., k])
+            variables[name] = values.mean(axis=0)
+            spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(shape, np.nan)
+            variables[f"{name}_se"] = spread / np.sqrt(len(values))
+            if name in ("test_error", "train_loss"):
+                plural = "test_errors" if name == "test_error" else "train_losses"
+                variables[plural] = np.moveaxis(values, 0, -1)
+    if best is not None:
+        variables["penalty"] = best
+    status = np.where(lost, Status.NOT_CONVERGED, Status.OK)
+    return Curve.on_grid(axes, variables, status, provenance | {"reasons": reasons})
+
+
+def _key(problem: FullBatch, settings: dict[str, Any], inputs: bytes) -> str:
+    """Hash of all that a simulation depends on."""
+    digest = hashlib.sha256(json.dumps([problem.describe(), settings], sort_keys=True).encode())
+    digest.update(inputs)
+    model: GaussianModel = problem.model
+    for array in (model.Omega, model.Phi, model.Psi, model.mean_x, model.mean_c, problem.field_covariance):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(np.asarray(problem.learned(np.linspace(-3, 3, 61))).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,269 @@
+"""Minimisers against scikit-learn, conditions of optimality and each other; samples, labels, checkpoints, refusals."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.svm import SVC
+
+import gaussequiv as ge
+from gaussequiv import generators, simulation
+from gaussequiv.maths.convex import Convex
+from gaussequiv.maths.losses import LOSSES
+from gaussequiv.models.streams import Purpose
+from gaussequiv.simulation import batch, minimisers
+
+SHAPES = [(40, 60), (60, 60), (150, 60)]
+PENALTIES = [1.0, 0.01]
+
+
+def data(n, N, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, N)) * np.arange(1, N + 1) ** -0.3 / np.sqrt(N)
+    field = x @ rng.standard_normal(N) * 3 + 0.3 * rng.standard_normal(n)
+    return torch.from_numpy(x), torch.from_numpy(field)
+
+
+def minimised(loss, x, y):
+    return batch._minimised(loss, x, y, PENALTIES)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ridge_is_that_of_scikit_learn(shape):
+    x, y = data(*shape)
+    w, left = minimised(LOSSES["square"], x, y)
+    for found, penalty in zip(w, PENALTIES, strict=True):
+        expected = Ridge(alpha=penalty, fit_intercept=False, tol=1e-12).fit(x.numpy(), y.numpy()).coef_
+        np.testing.assert_allclose(found, expected, atol=1e-10)
+    assert max(left) < 1e-13
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_logistic_regression_is_that_of_scikit_learn(shape):
+    x, field = data(*shape)
+    y = torch.sign(field)
+    w, left = minimised(LOSSES["logistic"], x, y)
+    for found, penalty in zip(w, PENALTIES, strict=True):
+        model = LogisticRegression(C=1 / penalty, fit_intercept=False, tol=1e-12, solver="newton-cg", max_iter=1000)
+        np.testing.assert_allclose(found, model.fit(x.numpy(), y.numpy()).coef_[0], rtol=1e-5, atol=1e-6)
+    assert max(left) < 1e-12
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_hinge_loss_is_no_worse_than_that_of_scikit_learn_and_near_it(shape):
+    """SVC adds an intercept: pairs of mirrored samples make it zero."""
+    x, field = data(*shape)
+    y = torch.sign(field)
+    x, y = torch.cat([x, -x]), torch.cat([y, -y])
+    w, left = minimised(LOSSES["hinge"], x, y)
+    for found, penalty in zip(w, PENALTIES, strict=True):
+        model = SVC(C=1 / penalty, kernel="linear", tol=1e-8).fit(x.numpy(), y.numpy())
+        expected = torch.tensor(model.coef_[0])
+        heights = [float(torch.relu(1 - y * (x @ v)).sum() + penalty / 2 * v @ v) for v in (found, expected)]
+        assert heights[0] <= heights[1] * (1 + 1e-12)
+        assert heights[0] == pytest.approx(heights[1], rel=1e-6)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert max(left) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["huber", "squared-hinge", "logistic", "square"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_smooth_minima_have_no_gradient(name, shape):
+    loss, (x, y) = LOSSES[name], data(*shape, seed=1)
+    y = y if loss.of == "residual" else torch.sign(y)
+    w, _ = minimised(loss, x, y)
+    for found, penalty in zip(w, PENALTIES, strict=True):
+        h = x @ found
+        argument, sign = (y - h, -torch.ones_like(y)) if loss.of == "residual" else (y * h, y)
+        slopes = torch.from_numpy(loss.slope(argument.numpy()))
+        np.testing.assert_allclose(x.T @ (sign * slopes) + penalty * found, np.zeros(shape[1]), atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["absolute", "hinge"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_direction_leads_down_from_a_minimum_with_kinks(name, shape):
+    loss, (x, y) = LOSSES[name], data(*shape, seed=2)
+    y = y if loss.of == "residual" else torch.sign(y)
+    w, _ = minimised(loss, x, y)
+    rng = np.random.default_rng(0)
+    for found, penalty in zip(w, PENALTIES, strict=True):
+
+        def height(v, penalty=penalty):
+            h = x @ v
+            return float(loss((y - h if loss.of == "residual" else y * h).numpy()).sum()) + penalty / 2 * float(v @ v)
+
+        lowest = height(found)
+        for _ in range(50):
+            step = torch.from_numpy(rng.standard_normal(shape[1]))
+            for size in (1e-4, 1e-2):
+                assert height(found + size * step) >= lowest - 1e-12 * abs(lowest)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "of"),
+    [
+        ("hinge", lambda x: np.maximum(0, 1 - x), "margin"),
+        ("absolute", np.abs, "residual"),
+        ("huber", lambda r: np.where(np.abs(r) < 1, r**2 / 2, np.abs(r) - 0.5), "residual"),
+        ("logistic", lambda x: np.logaddexp(0, -x), "margin"),
+    ],
+)
+def test_a_loss_by_its_values_has_the_minimum_of_the_one_with_a_name(name, function, of):
+    x, y = data(60, 30, seed=3)
+    y = y if of == "residual" else torch.sign(y)
+    one, left = minimised(Convex(function, of), x, y)
+    other, _ = minimised(LOSSES[name], x, y)
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    assert max(left) < 1e-9
+
+
+@pytest.mark.parametrize("name", ["logistic", "hinge", "absolute", "square"])
+def test_the_certificate_sees_a_wrong_solution(name, monkeypatch):
+    """One step too few, or a penalty that is off by a thousandth."""
+    x, y = data(80, 40)
+    y = y if LOSSES[name].of == "residual" else torch.sign(y)
+    c, A = (torch.zeros_like(y), y[:, None] * x) if LOSSES[name].of == "margin" else (y, -x)
+    if name == "square":
+        slopes = c + A @ torch.zeros(40, dtype=torch.float64)
+        assert minimisers._stationary(A.T @ slopes, torch.zeros(40), A, slopes) > 1e-3
+        return
+    monkeypatch.setattr(minimisers, "TRIES", 2)
+    monkeypatch.setattr(minimisers, "OUTER", 1)
+    monkeypatch.setattr(minimisers, "POLISHED", 0.0)
+    ((_, left),) = minimisers.path(LOSSES[name], c, A, [0.01])
+    assert left > 1e-6
+
+
+def test_no_penalty_is_the_solution_of_least_norm():
+    x, y = data(20, 50)
+    w, _ = batch._minimised(LOSSES["square"], x, y, [0.0])
+    np.testing.assert_allclose(w[0], np.linalg.lstsq(x.numpy(), y.numpy(), rcond=None)[0], atol=1e-9)
+
+
+# --- samples and labels ---
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ge.GaussianModel.single_layer(generators.gaussian_matrix(60, 30, 1), "relu")
+
+
+def problem(model, output="sign", loss="logistic", noise=0.4, **options):
+    theta = np.random.default_rng(0).standard_normal(options.pop("dim", model.latent_dim))
+    return ge.FullBatch(model, ge.Perceptron(theta, output, noise), loss, 0.1, **options)
+
+
+@pytest.mark.parametrize("output", ["linear", "sign", "logit", "probit"])
+@pytest.mark.parametrize("teacher_on", ["latents", "inputs"])
+def test_labels_have_the_correlation_with_the_field_that_theory_says(model, output, teacher_on):
+    p = problem(model, output, "square", teacher_on=teacher_on, dim=30 if teacher_on == "latents" else 60)
+    x, y = batch._Data(p, model, 0, torch.device("cpu")).draw(60_000, Purpose.TRAIN, 0)
+    found = (x * y[:, None]).mean(0).numpy() * np.sqrt(60)
+    total = p.resolvents.total
+    slope = {"linear": 1.0, "sign": np.sqrt(2 / (np.pi * total)), "probit": np.sqrt(2 / (np.pi * total))}.get(output)
+    if slope is None:
+        z = np.random.default_rng(1).standard_normal(10**6) * np.sqrt(total)
+        slope = np.mean(2 / (1 + np.exp(-z)) / (1 + np.exp(z)))
+    errors = np.sqrt(np.diag(model.Omega) * float((y**2).mean()) / 60_000)
+    score = (found - slope * p.field_covariance) / errors
+    assert np.sqrt(np.mean(score**2)) < 1.4
+    assert abs(float(x.mean())) < 0.01
+
+
+def test_fewer_samples_are_the_first_of_more_and_every_seed_has_its_own(model):
+    source = batch._Data(problem(model), model, 3, torch.device("cpu"))
+    few, labels = source.draw(50, Purpose.TRAIN, 1)
+    many, more = source.draw(1500, Purpose.TRAIN, 1)
+    np.testing.assert_array_equal(few, many[:50])
+    np.testing.assert_array_equal(labels, more[:50])
+    for purpose, lane in ((Purpose.TRAIN, 2), (Purpose.TEST, 1)):
+        assert abs(source.draw(50, purpose, lane)[0] - few).max() > 0.1
+
+
+def test_points_of_a_grid_are_those_alone(model):
+    p = problem(model)
+    grid = simulation.simulate(p, model, alpha=[0.5, 2], penalty=[0.1, 1], seeds=3, test_samples=200)
+    alone = simulation.simulate(p, model, alpha=[2], penalty=0.1, seeds=3, test_samples=200)
+    for name in ("test_error", "train_loss", "q", "m", "norm", "test_error_se"):
+        np.testing.assert_allclose(
+            grid.data[name].sel(alpha=2.0, penalty=0.1), alone.data[name].sel(alpha=2.0), rtol=1e-7
+        )
+    paired = simulation.simulate(
+        p, model, alpha=[0.5, 2], penalty=xr.DataArray([1.0, 0.1], dims="alpha"), seeds=3, test_samples=200
+    )
+    np.testing.assert_allclose(paired.test_error, [grid.test_error[0, 1], grid.test_error[1, 0]])
+    np.testing.assert_array_equal(paired.penalty, [1.0, 0.1])
+
+
+def test_what_is_measured_is_what_it_is_called(model):
+    p = problem(model, "linear", "square")
+    curve = simulation.simulate(p, model, alpha=[1.5], seeds=1, test_samples=300)
+    source = batch._Data(p, model, 0, torch.device("cpu"))
+    (x, y), (test, wanted) = source.draw(90, Purpose.TRAIN, 0), source.draw(300, Purpose.TEST, 0)
+    a, b = x.numpy(), y.numpy()
+    w = np.linalg.solve(a.T @ a + 0.1 * np.eye(60), a.T @ b)
+    expected = {
+        "test_error": np.mean((test.numpy() @ w - wanted.numpy()) ** 2),
+        "train_error": np.mean((x.numpy() @ w - y.numpy()) ** 2),
+        "train_loss": np.mean((x.numpy() @ w - y.numpy()) ** 2) / 2,
+        "q": w @ model.Omega @ w / 60,
+        "m": w @ p.field_covariance / np.sqrt(60),
+        "norm": w @ w / 60,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(curve.data[name].values, [value], rtol=1e-9, err_msg=name)
+
+
+def test_an_interrupted_simulation_goes_on_with_the_same_result(model, tmp_path):
+    p, path = problem(model), tmp_path / "part.safetensors"
+    options = {"alpha": [0.5, 1], "seeds": 4, "test_samples": 100}
+    whole = simulation.simulate(p, model, **options)
+
+    def stop(done, of):
+        if done >= 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulation.simulate(p, model, **options, checkpoint=path, progress=stop)
+    assert path.exists()
+    with pytest.raises(ge.InputError, match="another simulation"):
+        simulation.simulate(p, model, **{**options, "seeds": 3}, checkpoint=path)
+    seen = []
+    again = simulation.simulate(p, model, **options, checkpoint=path, progress=lambda done, of: seen.append(done))
+    assert seen[0] == 5
+    assert not path.exists()
+    assert again.data.drop_attrs().identical(whole.data.drop_attrs())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"alpha": None}, "alpha=\\[0.5, 1, 2\\]"),
+        ({"times": [1.0]}, "not at times"),
+        ({"alpha": [-1]}, "alpha="),
+        ({"penalty": -1.0}, "penalty=-1"),
+        ({"penalty": 0.0}, "no unique minimum"),
+        ({"penalty": "optimal"}, "curve.data.penalty"),
+        ({"penalty": xr.DataArray([1.0], dims="alpha")}, "expected one each"),
+        ({"seeds": 0}, "seeds=0"),
+        ({"device": "moon"}, "not there"),
+        ({"dtype": torch.float32}, "leave dtype out"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(model, change, sentence):
+    with pytest.raises(ge.InputError, match=sentence):
+        simulation.simulate(problem(model), model, **({"alpha": [0.5, 1.0]} | change))
+
+
+def test_inputs_of_another_size_and_teachers_without_labels_are_refused(model):
+    with pytest.raises(ge.InputError, match="the model has N=60"):
+        simulation.simulate(problem(model), ge.GaussianModel.isotropic(5), alpha=[1.0])
+    measured = ge.FullBatch(model, ge.MeasuredTeacher(0.01 * np.ones(60), 1.0), "square", 1.0)
+    with pytest.raises(ge.InputError, match="its function"):
+        simulation.simulate(measured, model, alpha=[1.0])
+    with pytest.raises(ge.InputError, match="Kernel has no inputs"):
+        simulation.simulate(ge.Kernel([1.0], [1.0]), model, alpha=[1.0])
+    nothing = ge.FullBatch(model, ge.Perceptron(np.ones(30)), "square")
+    with pytest.raises(ge.InputError, match="no penalty"):
+        simulation.simulate(nothing, model, alpha=[1.0])
