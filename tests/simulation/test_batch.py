@@ -62,7 +62,7 @@ def test_the_hinge_loss_is_no_worse_than_that_of_scikit_learn_and_near_it(shape)
         expected = torch.tensor(model.coef_[0])
         heights = [float(torch.relu(1 - y * (x @ v)).sum() + penalty / 2 * v @ v) for v in (found, expected)]
         assert heights[0] <= heights[1] * (1 + 1e-12)
-        assert heights[0] == pytest.approx(heights[1], rel=1e-6)
+        assert heights[0] == pytest.approx(heights[1], rel=1e-5)  # the accuracy of libsvm
         np.testing.assert_allclose(found, expected, atol=1e-3)
     assert max(left) < 1e-10
 
