@@ -19,7 +19,9 @@ import gaussequiv as ge
 import oracles
 from gaussequiv import generators, simulation
 from gaussequiv.generators.estimation import Moments
+from gaussequiv.maths.losses import LOSSES
 from gaussequiv.models.streams import Purpose, stream
+from gaussequiv.simulation.batch import minimised
 from gaussequiv.simulation.blocks import Rule
 from gaussequiv.simulation.samples import Source
 from gaussequiv.simulation.training import Run
@@ -245,3 +247,39 @@ def test_best_penalty(benchmark, loss):
     benchmark.pedantic(
         lambda: ge.predict(problem, samples=np.geomspace(0.1, 10, 25), penalty="optimal"), rounds=3, warmup_rounds=1
     )
+
+
+@pytest.mark.benchmark(group="full-batch training, n = 2000, N = 1000, one penalty (ridge: ten)")
+class TestBatchTraining:
+    """Our minimisers to machine precision beside scikit-learn's at tolerance 1e-10."""
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2000, 1000)) / np.sqrt(1000)
+    y = np.sign(x @ rng.standard_normal(1000) + 0.3 * rng.standard_normal(2000))
+
+    @pytest.mark.parametrize("loss", ["square", "logistic", "squared-hinge", "hinge", "huber", "absolute"])
+    def test_ours(self, benchmark, loss):
+        x, y = torch.from_numpy(self.x), torch.from_numpy(self.y)
+        penalties = list(np.geomspace(1e-3, 1, 10)) if loss == "square" else [0.01]
+        benchmark.pedantic(lambda: minimised(LOSSES[loss], x, y, penalties), rounds=2)
+
+    def test_logistic_of_scikit_learn(self, benchmark):
+        linear = pytest.importorskip("sklearn.linear_model")
+        model = linear.LogisticRegression(
+            C=100.0, fit_intercept=False, tol=1e-10, solver="newton-cholesky", max_iter=1000
+        )
+        benchmark.pedantic(lambda: model.fit(self.x, self.y), rounds=2)
+
+    def test_hinge_of_scikit_learn(self, benchmark):
+        svm = pytest.importorskip("sklearn.svm")
+        model = svm.SVC(C=100.0, kernel="linear", tol=1e-6)
+        benchmark.pedantic(lambda: model.fit(self.x, self.y), rounds=2)
+
+    def test_ridge_of_scikit_learn(self, benchmark):
+        linear = pytest.importorskip("sklearn.linear_model")
+
+        def go():
+            for penalty in np.geomspace(1e-3, 1, 10):
+                linear.Ridge(alpha=penalty, fit_intercept=False, solver="cholesky").fit(self.x, self.y)
+
+        benchmark.pedantic(go, rounds=2)

@@ -26,7 +26,7 @@ def data(n, N, seed=0):
 
 
 def minimised(loss, x, y):
-    return batch._minimised(loss, x, y, PENALTIES)
+    return batch.minimised(loss, x, y, PENALTIES)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -137,7 +137,7 @@ def test_the_certificate_sees_a_wrong_solution(name, monkeypatch):
 
 def test_no_penalty_is_the_solution_of_least_norm():
     x, y = data(20, 50)
-    w, _ = batch._minimised(LOSSES["square"], x, y, [0.0])
+    w, _ = batch.minimised(LOSSES["square"], x, y, [0.0])
     np.testing.assert_allclose(w[0], np.linalg.lstsq(x.numpy(), y.numpy(), rcond=None)[0], atol=1e-9)
 
 

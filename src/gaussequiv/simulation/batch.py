@@ -237,7 +237,7 @@ def _seed(data: _Data, problem: FullBatch, counts: Array, grid: Array, lane: int
     real = problem.output == "linear"
     for n, penalties in zip(counts, grid, strict=True):
         rows = np.full((len(penalties), len(MEASURED)), np.nan)
-        w, certificates = _minimised(problem.learned, x[:n], y[:n], [float(p) for p in penalties])
+        w, certificates = minimised(problem.learned, x[:n], y[:n], [float(p) for p in penalties])
         h, h_test = x[:n] @ w.T, test @ w.T
         argument = y[:n, None] * h if problem.learned.of == "margin" else y[:n, None] - h
         if real:
@@ -256,7 +256,7 @@ def _seed(data: _Data, problem: FullBatch, counts: Array, grid: Array, lane: int
         yield rows
 
 
-def _minimised(loss: Loss, x: Tensor, y: Tensor, penalties: list[float]) -> tuple[Tensor, list[float]]:
+def minimised(loss: Loss, x: Tensor, y: Tensor, penalties: list[float]) -> tuple[Tensor, list[float]]:
     """Minimisers (penalties, N) and their certificates; solved in the span of the samples, largest penalty first."""
     n, N = x.shape
     basis = None
