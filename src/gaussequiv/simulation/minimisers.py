@@ -1,295 +1,370 @@
-r"""Minimisers of $\sum_\mu \phi(x_\mu) + \frac\lambda2 |w|^2$, $x = c + A w$, to machine precision, each with its certificate.
+r"""Minimisers of $F(w) = \sum_\mu \phi(x_\mu) + \frac\lambda2 |w|^2$, $x = c + A w$, to machine precision, with certificates.
 
-Margins have $x_\mu = y_\mu z_\mu$ (c = 0, rows of A times y), residuals $x = y - z$. The square loss takes one
-eigendecomposition for all penalties; smooth losses Newton's method; all others the method of multipliers, whose inner problems
-are smooth: with the proximal map p of $\phi / \sigma$,
+Margins have $x_\mu = y_\mu z_\mu$ (c = 0, rows of A times y), residuals $x = y - z$. A loss is a part s with a continuous slope
+and its kinks, places k at which the slope jumps by j,
 
-$w = \mathrm{argmin}\; \frac\lambda2 |w|^2 + \sigma \sum_\mu e(c + A w + g / \sigma)_\mu$, $\quad e'(u) = u - p(u)$, then
-$g \leftarrow \sigma (u - p(u))$.
+$\phi(x) = s(x) + \sum_k j_k (x - k)_+$.
 
-Then $g_\mu$ is a slope of phi at $p_\mu$, so that $\phi^*(g) = g p - \phi(p)$ is known and the duality gap is exact.
+Quadratic ones take one decomposition for all penalties, those without kinks Newton's method. Those with kinks take an interior
+point method (Mehrotra, 1992) for $x - k = p - m$ with p, m > 0, in which $0 < u < j$ is the slope that a kink contributes, and
+at its end one step with the samples near kinks held there. For any w and any $0 \le u \le j$, with the residual
+$g = \lambda w + A^T (s'(x) + \sum_k u_k)$,
+
+$F(w) - \min F \le \sum_{\mu k} [(j - u) (x - k)_+ + u (k - x)_+] + |g|^2 / 2\lambda$
+
+by the duality of Fenchel: a sum of positive terms, which no rounding can hide.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gaussequiv.maths.convex import Convex
-from gaussequiv.maths.losses import Loss
+from gaussequiv.maths.losses import Logistic, Loss, Quadratics
 
 Function = Callable[[Tensor], Tensor]
-EXACT = 1e-13  # gradient, relative to its two parts, at which Newton's method ends
-TRIES, INNER = 100, 30  # steps of Newton's method, and of that between two updates of multipliers
-OUTER = 40  # updates of multipliers
-CLOSE = 1e-12  # relative duality gap that is small enough
-ENOUGH, PATIENCE = 1e-8, 3  # gap from which sigma stays, and rounds without progress after which rounding is reached
-POLISHED = 1e-3  # gap below which the held samples may be the right ones
-ROUNDING = 1e-9  # gradient from which lack of progress is rounding
-GROWTH, LARGEST = (
-    4.0,
-    1e7,
-)  # of sigma while multipliers are far from right, and its largest value over penalty / |row|^2
-ARMIJO = 1e-4
-HALVINGS = 60  # of an interval that holds a proximal map
+EXACT = 1e-14  # certificate at which Newton's method ends
+CLOSE = 1e-12  # the same of the interior point method: a gap relative to the minimum
+STEPS, POINTS = 200, 100  # of Newton's method and of the interior point method
+ENOUGH = 1e-10  # certificate above which Newton's method goes by way of larger penalties,
+DECADES = 12  # from this far above
+HALVINGS = 60  # of a step
+ARMIJO = 1e-4  # part of the promised decrease that a step must keep
+ROUNDING = 1e-13  # relative change of F that is none
+NEAR = 1e-6  # certificate from which the samples that lie on a kink may be known
+PATIENCE = 5  # steps of the interior point method without a better certificate
+FARTHEST = 2.0  # part of a step that is looked at
+TO_WALL = 0.995  # part of the way to the boundary of p, m, u or j - u that is gone
+DIFFERENCE = 1e-5  # in which a slope is differenced for its curvature
 
 
 @dataclass(frozen=True)
-class Smooth:
-    """A loss of x with its first two derivatives."""
+class Form:
+    """A loss as its smooth part with two derivatives, and its kinks.
+
+    Args:
+        value: s, entry by entry.
+        slope: s'.
+        curvature: s'', at least 0.
+        kinks: k, (kinks,).
+        jumps: j > 0, (kinks,).
+
+    """
 
     value: Function
     slope: Function
-    bend: Function
+    curvature: Function
+    kinks: Tensor
+    jumps: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """phi(x) for x (n,)."""
+        return self.value(x) + torch.relu(x[..., None] - self.kinks) @ self.jumps
 
 
 @dataclass(frozen=True)
-class Simple:
-    """A loss of x with its proximal map for phi / sigma, p(u), and where p moves with u."""
+class Risk:
+    r"""$F(w) = \sum_\mu \phi(c + A w)_\mu + \frac\lambda2 |w|^2$.
 
-    value: Function
-    proximal: Callable[[Tensor, float], tuple[Tensor, Tensor]]
-    kink: tuple[float, float, float] | None = None  # where it is, and the slopes on either side, if these are all
+    Args:
+        phi: the loss.
+        c: (n,).
+        A: (n, r).
+        penalty: lambda.
 
+    """
 
-def _hinge(u: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    below, held = u < 1 - 1 / sigma, (u >= 1 - 1 / sigma) & (u < 1)
-    return torch.where(below, u + 1 / sigma, torch.where(held, torch.ones_like(u), u)), (~held).to(u)
+    phi: Form
+    c: Tensor
+    A: Tensor
+    penalty: float
 
+    def at(self, w: Tensor, x: Tensor) -> float:
+        """F(w), where x = c + A w is known."""
+        return float(self.phi(x).sum() + self.penalty / 2 * (w @ w))
 
-def _absolute(u: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-    moved = torch.abs(u) > 1 / sigma
-    return torch.where(moved, u - torch.sign(u) / sigma, torch.zeros_like(u)), moved.to(u)
+    def size(self, w: Tensor, x: Tensor) -> float:
+        """What F(w) is the sum of, without signs: F itself of a loss that is not negative."""
+        return float(torch.abs(self.phi(x)).sum() + self.penalty / 2 * (w @ w))
 
+    def hessian(self, weights: Tensor) -> Tensor:
+        r"""$A^T \mathrm{diag}(weights) A + \lambda$, (r, r)."""
+        some = weights > 0
+        A, weights = (self.A, weights) if some.all() else (self.A[some], weights[some])
+        rows = A * weights.sqrt()[:, None]
+        H = rows.T @ rows
+        H.diagonal().add_(self.penalty)
+        return H
 
-SMOOTH = {
-    "logistic": Smooth(
-        lambda x: torch.logaddexp(-x, torch.zeros_like(x)),
-        lambda x: -torch.sigmoid(-x),
-        lambda x: torch.sigmoid(x) * torch.sigmoid(-x),
-    ),
-    "squared-hinge": Smooth(
-        lambda x: torch.relu(1 - x) ** 2 / 2, lambda x: -torch.relu(1 - x), lambda x: (x < 1).to(x)
-    ),
-    "huber": Smooth(
-        lambda x: torch.where(torch.abs(x) < 1, x**2 / 2, torch.abs(x) - 0.5),
-        lambda x: torch.clamp(x, -1, 1),
-        lambda x: (torch.abs(x) < 1).to(x),
-    ),
-}
-SIMPLE = {
-    "hinge": Simple(lambda x: torch.relu(1 - x), _hinge, (1.0, -1.0, 0.0)),
-    "absolute": Simple(torch.abs, _absolute, (0.0, -1.0, 1.0)),
-}
+    def certificate(self, w: Tensor, u: Tensor | None = None) -> float:
+        r"""How far w is from the minimum: a bound on the root of $(F - \min F) / F$ without kinks, on it with them.
 
-
-def values(loss: Loss) -> Function:
-    """The loss on tensors: the simulation's own form of the named ones."""
-    if loss.name == "square":
-        return lambda x: x**2 / 2
-    for family in (SMOOTH, SIMPLE):
-        if loss.name in family:
-            return family[loss.name].value
-    return lambda x: torch.as_tensor(loss(x.cpu().numpy())).to(x)
+        The root is $|\nabla F| / \sqrt{2 \lambda F}$, since F is $\lambda$-convex; the quotient is the duality gap for slopes u
+        of the kinks, (n, kinks).
+        """
+        x = self.c + self.A @ w
+        slopes, above = self.phi.slope(x), x[:, None] - self.phi.kinks
+        slack = torch.zeros_like(self.c)
+        if u is not None:
+            u = u.clamp(min=0.0).minimum(self.phi.jumps)
+            slack = ((self.phi.jumps - u) * torch.relu(above) + u * torch.relu(-above)).sum(dim=1)
+            slopes = slopes + u.sum(dim=1)
+        gradient = self.A.T @ slopes + self.penalty * w
+        gap = float(slack.sum() + gradient @ gradient / (2 * self.penalty))
+        size = self.size(w, x)
+        relative = gap / size if size > 0 else (0.0 if gap == 0 else float("inf"))
+        return relative if u is not None else relative**0.5
 
 
 def path(loss: Loss, c: Tensor, A: Tensor, penalties: list[float]) -> Iterator[tuple[Tensor, float]]:
-    """The minimiser w and its certificate for every penalty, in their order: the largest first is the quickest.
+    """The minimiser w, (r,), and its certificate for every penalty, in their order: the largest first is the quickest.
 
-    The certificate is the norm of the gradient relative to those of its two parts, or the duality gap relative to the
-    minimum: 0 for a perfect solution.
+    A penalty 0 is for a loss that is one quadratic function. Certificates are those of `Risk.certificate`; of quadratic functions
+    the same root, by multipliers.
     """
-    if loss.name == "square":
-        yield from _ridge(c, A, penalties)
+    phi = form(loss, A)
+    if isinstance(loss, Quadratics) and not loss.knots and loss.pieces[0][2] > 0:
+        yield from _ridge(c + loss.pieces[0][1] / loss.pieces[0][2], A, [p / loss.pieces[0][2] for p in penalties])
         return
     w = torch.zeros(A.shape[1], dtype=A.dtype, device=A.device)
-    if loss.name in SMOOTH:
-        for penalty in penalties:
-            w, left = newton(SMOOTH[loss.name], c, A, penalty, w)
-            yield w, left
-        return
-    phi, g = SIMPLE.get(loss.name) or _numerical(loss), torch.zeros_like(c)
     for penalty in penalties:
-        w, g, left = multipliers(phi, c, A, penalty, w, g)
-        yield w, left
+        risk = Risk(phi, c, A, penalty)
+        if len(phi.kinks):
+            yield interior(risk)
+        else:
+            start, w = w, newton(risk, w)
+            if risk.certificate(w) > ENOUGH:  # too far: by way of larger penalties
+                for larger in penalty * 10.0 ** torch.arange(DECADES, 0, -1):
+                    start = newton(Risk(phi, c, A, float(larger)), start)
+                w = min(w, newton(risk, start), key=risk.certificate)
+            yield w, risk.certificate(w)
+
+
+def values(loss: Loss) -> Function:
+    """The loss on tensors (n,): the simulation's own form of it."""
+    return lambda x: form(loss, x)(x)
+
+
+# --- losses ---
+
+
+def form(loss: Loss, like: Tensor) -> Form:
+    """The simulation's own form of a loss; any but the piecewise quadratic and the logistic ones through its slope in NumPy."""
+
+    def tensor(numbers: object) -> Tensor:
+        return torch.as_tensor(numbers, dtype=like.dtype, device=like.device)
+
+    none = tensor([])
+    if isinstance(loss, Quadratics):
+        return _quadratics(tensor(loss.knots), tensor(loss.pieces))
+    if isinstance(loss, Logistic):
+        return Form(
+            lambda x: torch.logaddexp(-x, torch.zeros_like(x)),
+            lambda x: -torch.sigmoid(-x),
+            lambda x: torch.sigmoid(x) * torch.sigmoid(-x),
+            none,
+            none,
+        )
+    found = loss.kinks if isinstance(loss, Convex) else []
+    kinks, jumps = tensor([k for k, *_ in found]), tensor([right - left for _, left, right, _ in found])
+
+    def value(x: Tensor) -> Tensor:
+        return tensor(loss(x.cpu().numpy())) - torch.relu(x[..., None] - kinks) @ jumps
+
+    def slope(x: Tensor) -> Tensor:
+        return tensor(loss.slope(x.cpu().numpy())) - (x[..., None] > kinks).to(x) @ jumps
+
+    def curvature(x: Tensor) -> Tensor:
+        step = DIFFERENCE * torch.clamp(torch.abs(x), min=1.0)
+        return torch.relu((slope(x + step) - slope(x - step)) / (2 * step))
+
+    return Form(value, slope, curvature, kinks, jumps)
+
+
+def _quadratics(knots: Tensor, pieces: Tensor) -> Form:
+    """Pieces c_0 + c_1 x + c_2 x^2 / 2 between knots; what the slope jumps by at a knot is taken out of all that follow."""
+    steps = torch.diff(pieces[:, 1]) + torch.diff(pieces[:, 2]) * knots
+    before = torch.cat([steps.new_zeros(1), torch.cumsum(steps, 0)])
+    heights = torch.cat([steps.new_zeros(1), torch.cumsum(steps * knots, 0)])
+    c0, c1, c2 = pieces[:, 0] + heights, pieces[:, 1] - before, pieces[:, 2]
+
+    def at(x: Tensor) -> Tensor:
+        return torch.searchsorted(knots, x.contiguous())
+
+    return Form(
+        lambda x: c0[at(x)] + c1[at(x)] * x + c2[at(x)] * x**2 / 2,
+        lambda x: c1[at(x)] + c2[at(x)] * x,
+        lambda x: c2[at(x)],
+        knots[steps != 0],
+        steps[steps != 0],
+    )
+
+
+# --- methods ---
 
 
 def _ridge(c: Tensor, A: Tensor, penalties: list[float]) -> Iterator[tuple[Tensor, float]]:
-    """All penalties from one eigendecomposition of A^T A; penalty 0 is the minimum of least norm."""
-    eigenvalues, U = torch.linalg.eigh(A.T @ A)
-    target = U.T @ (A.T @ c)
-    rounding = len(eigenvalues) * torch.finfo(A.dtype).eps * eigenvalues[-1]
+    r"""Minimisers of $\frac12 |c + A w|^2 + \frac\lambda2 |w|^2$ from $A = U S V^T$; penalty 0 is the one of least norm.
+
+    Multipliers $a = U \frac{\lambda}{S^2 + \lambda} U^T c + (1 - U U^T) c$ certify it: the gap is
+    $|c + A w - a|^2 / 2 + |\lambda w + A^T a|^2 / 2 \lambda$. Without a penalty a certificate is the part of a that A still sees.
+    """
+    Q, R = torch.linalg.qr(A)
+    P, S, Vt = torch.linalg.svd(R, full_matrices=False)
+    seen = P.T @ (Q.T @ c)
+    rest = c - Q @ (P @ seen) if len(c) > len(S) else torch.zeros_like(c)
+    there = S / S[0] > max(A.shape) * torch.finfo(A.dtype).eps
     for penalty in penalties:
-        below = eigenvalues + penalty
-        there = below > (rounding if penalty == 0 else 0.0)
-        w = -U @ torch.where(there, target / torch.where(there, below, 1.0), 0.0)
-        for _ in range(2):  # refinement: what the Gram matrix has lost of small singular values
-            gradient = A.T @ (c + A @ w) + penalty * w
-            w = w - U @ torch.where(there, U.T @ gradient / torch.where(there, below, 1.0), 0.0)
-        yield w, _stationary(A.T @ (c + A @ w), penalty * w, A, c)
+        kept = there | (penalty > 0)
+        inverse = torch.where(kept, S / torch.where(kept, S**2 + penalty, 1.0), 0.0)
+        w = -Vt.T @ (inverse * seen)
+        left = torch.where(kept, penalty / torch.where(kept, S**2 + penalty, 1.0), 1.0)
+        a = Q @ (P @ (left * seen)) + rest
+        apart, pull = torch.linalg.norm(c + A @ w - a), torch.linalg.norm(A.T @ a + penalty * w)
+        if penalty > 0:
+            height = float((c + A @ w).square().sum() + penalty * w @ w)
+            yield w, float((apart**2 + pull**2 / penalty) / height) ** 0.5 if height > 0 else 0.0
+        else:
+            size = torch.linalg.norm(c)
+            yield w, float((apart + pull / S[0]) / size) if size > 0 else 0.0
 
 
-def _stationary(pull: Tensor, shrink: Tensor, A: Tensor, slopes: Tensor) -> float:
-    """Norm of the gradient relative to what it is the sum of."""
-    scale = torch.linalg.norm(shrink) + torch.linalg.norm(A) * torch.linalg.norm(slopes) / len(A) ** 0.5
-    return float(torch.linalg.norm(pull + shrink) / scale) if scale > 0 else 0.0
-
-
-def newton(phi: Smooth, c: Tensor, A: Tensor, penalty: float, w: Tensor) -> tuple[Tensor, float]:
-    """Newton's method with Cholesky factors and backtracking."""
-    left = torch.inf
-    x = c + A @ w
-    height = float(phi.value(x).sum() + penalty / 2 * w @ w)
-    for _ in range(TRIES):
-        slopes = phi.slope(x)
-        pull, shrink = A.T @ slopes, penalty * w
-        left = _stationary(pull, shrink, A, slopes)
-        if left <= EXACT:
+def newton(risk: Risk, w: Tensor) -> Tensor:
+    """Newton's method with Cholesky factors and backtracking, from w, for a loss without kinks."""
+    phi, A, penalty = risk.phi, risk.A, risk.penalty
+    x = risk.c + A @ w
+    height, last = risk.at(w, x), torch.inf
+    best, least = w, torch.inf
+    for _ in range(STEPS):
+        gradient = A.T @ phi.slope(x) + penalty * w
+        left = float(torch.linalg.norm(gradient)) / (2 * penalty * max(risk.size(w, x), 1e-300)) ** 0.5
+        if left < least:
+            best, least = w, left
+        if left <= EXACT or (left > least / 2 and last - height <= ROUNDING * abs(height) and last < torch.inf):
             break
-        H = A.T @ (phi.bend(x)[:, None] * A)
-        H.diagonal().add_(penalty)
-        gradient = (pull + shrink)[:, None]
-        step = -torch.cholesky_solve(gradient, torch.linalg.cholesky(H))[:, 0]
-        along, fall, length = A @ step, float(step @ gradient[:, 0]), 1.0
+        factor, failed = torch.linalg.cholesky_ex(risk.hessian(phi.curvature(x)))
+        if failed:
+            break
+        step = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+        along, fall, length, last = A @ step, float(step @ gradient), 1.0, height
         for _ in range(HALVINGS):
-            new = float(phi.value(x + length * along).sum() + penalty / 2 * (w + length * step).square().sum())
-            if new <= height + ARMIJO * length * fall + 1e-14 * abs(height):
+            new, at = w + length * step, x + length * along
+            height = risk.at(new, at)
+            if height <= last + ARMIJO * length * fall + ROUNDING * abs(last):
                 break
             length /= 2
-        w, x, height = w + length * step, c + A @ (w + length * step), new
-    return w, left
-
-
-def multipliers(
-    phi: Simple, c: Tensor, A: Tensor, penalty: float, w: Tensor, g: Tensor
-) -> tuple[Tensor, Tensor, float]:
-    """The method of multipliers with semismooth Newton steps, for any convex loss with a proximal map.
-
-    A loss that is linear on either side of its kink is polished at the end: with the samples that it holds known, the rest
-    is linear algebra.
-    """
-    size, fruitless = float(A.square().sum()) / len(A), 0
-    sigma = max(penalty / size, 1e-3)
-    best = (w, g, torch.inf)
-    for _ in range(OUTER):
-        w, held = _inner(phi, c, A, penalty, w, g, sigma, tolerance=max(EXACT, 1e-4 * min(best[2], 1.0)))
-        u = c + A @ w + g / sigma
-        p, _ = phi.proximal(u, sigma)
-        g = sigma * (u - p)
-        last = best[2]
-        best = min(best, _certified(phi, c, A, penalty, g, p), key=lambda found: found[2])
-        if phi.kink is not None and best[2] < POLISHED:
-            best = min(best, _polished(phi, c, A, penalty, g, held), key=lambda found: found[2])
-        fruitless = 0 if best[2] < last / 2 else fruitless + 1
-        if best[2] <= CLOSE or (fruitless > PATIENCE and best[2] <= ENOUGH):
-            break
-        if best[2] > ENOUGH and sigma < LARGEST * penalty / size:
-            sigma *= GROWTH
+        w, x = new, risk.c + A @ new
     return best
 
 
-def _inner(
-    phi: Simple, c: Tensor, A: Tensor, penalty: float, w: Tensor, g: Tensor, sigma: float, tolerance: float
-) -> tuple[Tensor, Tensor]:
-    """The w of given multipliers, by semismooth Newton steps, and which samples the proximal map holds."""
-    least, fruitless = torch.inf, 0
-    norm = float(torch.linalg.norm(A)) / len(A) ** 0.5
-    for _ in range(INNER):
-        u = c + A @ w + g / sigma
-        p, moves = phi.proximal(u, sigma)
-        gradient = penalty * w + sigma * (A.T @ (u - p))
-        scale = penalty * torch.linalg.norm(w) + sigma * norm * torch.linalg.norm(u - p)
-        left = float(torch.linalg.norm(gradient) / scale) if scale > 0 else 0.0
-        fruitless = 0 if left < least / 2 else fruitless + 1
-        least = min(least, left)
-        if left <= tolerance or (fruitless > PATIENCE and left < ROUNDING):
-            break
-        held = 1 - moves
-        rows = A[held > 0]
-        H = sigma * rows.T @ (held[held > 0][:, None] * rows)
-        H.diagonal().add_(penalty)
-        step = -torch.cholesky_solve(gradient[:, None], torch.linalg.cholesky(H))[:, 0]
-        along, fall, length = A @ step, float(step @ gradient), 1.0
-        height = _envelope(phi, u, p, sigma) + float(penalty / 2 * w @ w)
-        for _ in range(HALVINGS // 2):
-            moved = u + length * along
-            new = _envelope(phi, moved, phi.proximal(moved, sigma)[0], sigma)
-            new += float(penalty / 2 * (w + length * step).square().sum())
-            if new <= height + ARMIJO * length * fall + 1e-14 * abs(height):
-                break
-            length /= 2
-        w = w + length * step
-    return w, moves == 0
+@dataclass(frozen=True)
+class Point:
+    """Weights w (r,), slopes u and v = j - u, and the distances p and m from both sides of the kinks, (n, kinks) each."""
+
+    w: Tensor
+    u: Tensor
+    v: Tensor
+    p: Tensor
+    m: Tensor
+
+    def moved(self, step: "Point", length: float) -> "Point":
+        """The point a part of a step away."""
+        return Point(*(getattr(self, f.name) + length * getattr(step, f.name) for f in fields(Point)))
+
+    def reach(self, step: "Point") -> float:
+        """The largest part of a step, below `FARTHEST`, that leaves u, v, p and m at least 0."""
+        pairs = ((getattr(self, name), getattr(step, name)) for name in "uvpm")
+        return min(float(torch.where(d < 0, -a / d, FARTHEST).min()) for a, d in pairs)
+
+    @property
+    def gap(self) -> float:
+        """The mean of p v and m u."""
+        return float((self.p * self.v + self.m * self.u).mean()) / 2
 
 
-def _certified(phi: Simple, c: Tensor, A: Tensor, penalty: float, g: Tensor, p: Tensor) -> tuple[Tensor, Tensor, float]:
-    """The minimiser that belongs to multipliers g, slopes of phi at p, and its duality gap relative to the minimum."""
-    w = -(A.T @ g) / penalty
-    primal = float(phi.value(c + A @ w).sum() + penalty / 2 * w @ w)
-    dual = float((g * (c - p) + phi.value(p)).sum() - penalty / 2 * w @ w)
-    return w, g, abs(primal - dual) / max(abs(primal), 1e-300)
+def interior(risk: Risk) -> tuple[Tensor, float]:
+    r"""The predictor-corrector method of Mehrotra for a loss with kinks, and the best certificate it reached.
 
-
-def _polished(
-    phi: Simple, c: Tensor, A: Tensor, penalty: float, g: Tensor, held: Tensor
-) -> tuple[Tensor, Tensor, float]:
-    """Multipliers for which the held samples are exactly at the kink, and the others have the slope of their side."""
-    kink, low, high = phi.kink  # type: ignore[misc]
-    exact = torch.where(g - low < high - g, torch.full_like(g, low), torch.full_like(g, high))
-    exact[held] = 0.0
-    rows = A[held]
-    if len(rows):
-        wanted = penalty * (c[held] - kink) - rows @ (A.T @ exact)
-        exact[held] = torch.linalg.lstsq(rows @ rows.T, wanted[:, None], driver="gelsd").solution[:, 0].to(g)
-    exact = exact.clamp(low, high)
-    return _certified(
-        phi, c, A, penalty, exact, torch.full_like(c, kink)
-    )  # phi* is linear: any slope is one at the kink
-
-
-def _envelope(phi: Simple, u: Tensor, p: Tensor, sigma: float) -> float:
-    return float((phi.value(p) + sigma / 2 * (u - p) ** 2).sum())
-
-
-def _numerical(loss: Loss) -> Simple:
-    """Any loss by its slope: the proximal map by bisection of t + phi'(t) / sigma = u."""
-
-    def proximal(u: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        w = u.cpu().numpy()
-        reach = abs(w).max() + 1.0
-        low, high = w - reach, w + reach
-        for _ in range(40):  # wide enough for slopes of any size
-            wrong = (low + loss.slope(low) / sigma > w) | (high + loss.slope(high) / sigma < w)
-            if not wrong.any():
-                break
-            reach *= 2
-            low, high = w - reach, w + reach
-        low, high = low.copy(), high.copy()
-        for _ in range(HALVINGS):
-            middle = (low + high) / 2
-            above = middle + loss.slope(middle) / sigma > w
-            high[above], low[~above] = middle[above], middle[~above]
-        p = (low + high) / 2
-        step = 1e-5 * (1 + abs(p))
-        bend = (loss.slope(p + step) - loss.slope(p - step)) / (2 * step)
-        moves = 1 / (1 + bend.clip(0) / sigma)
-        for kink, left, right, _ in getattr(loss, "kinks", ()):
-            here = (w > kink + left / sigma) & (w < kink + right / sigma)
-            p[here], moves[here] = kink, 0.0
-        return torch.as_tensor(p).to(u), torch.as_tensor(moves).to(u)
-
-    return Simple(lambda x: torch.as_tensor(loss(x.cpu().numpy())).to(x), proximal, _only_kink(loss))
-
-
-def _only_kink(loss: Loss) -> tuple[float, float, float] | None:
-    """Kink and slopes of a loss that is linear on either side of it."""
-    if not isinstance(loss, Convex) or len(loss.kinks) != 1:
-        return None
-    kink, left, right, _ = loss.kinks[0]
-    away = np.geomspace(1e-3, 1e3, 20)
-    straight = np.allclose(loss.slope(kink - away), left, atol=1e-9) and np.allclose(
-        loss.slope(kink + away), right, atol=1e-9
+    Perturbed conditions $p v = m u = \sigma\mu$; eliminating all but w leaves r equations, with the weights
+    $s'' + \sum_k (p / v + m / u)^{-1}$.
+    """
+    above = risk.c[:, None] - risk.phi.kinks
+    u, wide = risk.phi.jumps / 2 * torch.ones_like(above), (above.square() + 1).sqrt()
+    at = Point(
+        risk.A.new_zeros(risk.A.shape[1]), u, u, (wide + above).clamp(min=2e-3) / 2, (wide - above).clamp(min=2e-3) / 2
     )
-    return (float(kink), float(left), float(right)) if straight else None
+    best, least, fruitless = at.w, torch.inf, 0
+    for _ in range(POINTS):
+        left = risk.certificate(at.w, at.u)
+        fruitless = 0 if left < least else fruitless + 1
+        best, least = min((best, least), (at.w, left), key=_second)
+        if left < NEAR:
+            best, least = min((best, least), vertex(risk, at), key=_second)
+        if least <= CLOSE or (least <= NEAR and fruitless > PATIENCE):
+            break
+        step = _step(risk, at)
+        if step is None:
+            break
+        at = at.moved(step, min(1.0, TO_WALL * at.reach(step)))
+    return best, least
+
+
+def _step(risk: Risk, at: Point) -> Point | None:
+    """Mehrotra's step; None where rounding has made its equations singular."""
+    phi, A = risk.phi, risk.A
+    u, v, p, m = at.u, at.v, at.p, at.m
+    x = risk.c + A @ at.w
+    gradient = A.T @ (phi.slope(x) + u.sum(dim=1)) + risk.penalty * at.w
+    missed = x[:, None] - phi.kinks - p + m
+    D = 1 / (p / v + m / u)
+    factor, failed = torch.linalg.cholesky_ex(risk.hessian(phi.curvature(x) + D.sum(dim=1)))
+    if failed:
+        return None
+
+    def towards(above: Tensor, below: Tensor) -> Point:
+        """Newton's step that changes p v and m u by these, in first order."""
+        constant = D * (missed - above / v + below / u)
+        dw = -torch.cholesky_solve((gradient + A.T @ constant.sum(dim=1))[:, None], factor)[:, 0]
+        du = D * (A @ dw)[:, None] + constant
+        return Point(dw, du, -du, (above + p * du) / v, (below - m * du) / u)
+
+    straight = towards(-p * v, -m * u)
+    length = min(1.0, at.reach(straight))
+    centre = (at.moved(straight, length).gap / at.gap) ** 3 * at.gap
+    bend = length**2 * straight.u  # of a step that may not be taken in full, else the method may cycle
+    return towards(centre - p * v + straight.p * bend, centre - m * u - straight.m * bend)
+
+
+def vertex(risk: Risk, at: Point) -> tuple[Tensor, float]:
+    r"""The minimiser with what lies near a kink exactly on it, and all else on its side, and its certificate.
+
+    Newton's steps $H\, dw + B^T du = -g$, $x + B\, dw = k$ with the rows B of A whose kinks are held. Free of the large weights
+    of an interior point, they end at rounding; infinity where the rows are dependent.
+    """
+    phi, A, w = risk.phi, risk.A, at.w
+    held = torch.maximum(at.p, at.m) < torch.minimum(at.u, at.v)
+    x = risk.c + A @ w
+    u = torch.where(held, at.u, torch.where(at.p > at.m, phi.jumps, 0.0))
+    rows, columns = torch.nonzero(held, as_tuple=True)
+    B = A[rows]
+    if len(B) > A.shape[1]:
+        return w, torch.inf
+    factor, failed = torch.linalg.cholesky_ex(risk.hessian(phi.curvature(x)))
+    across = torch.cholesky_solve(B.T, factor)
+    inner, failed_too = torch.linalg.cholesky_ex(B @ across)
+    if failed or failed_too:
+        return w, torch.inf
+    for _ in range(2):  # the second step removes the rounding of the first, and what a curved s leaves
+        gradient = A.T @ (phi.slope(x) + u.sum(dim=1)) + risk.penalty * w
+        free = torch.cholesky_solve(gradient[:, None], factor)
+        du = torch.cholesky_solve((x[rows] - phi.kinks[columns])[:, None] - B @ free, inner)
+        u[rows, columns] += du[:, 0]
+        w = w - (free + across @ du)[:, 0]
+        x = risk.c + A @ w
+    return w, risk.certificate(w, u)
+
+
+def _second(pair: tuple[Tensor, float]) -> float:
+    return pair[1]
