@@ -14,9 +14,13 @@ import pytest
 import tomli_w
 import torch
 
+import cases
 import gaussequiv as ge
 from gaussequiv.generators import zoo
 from gaussequiv.models import schedules
+from gaussequiv.report import cli
+from gaussequiv.report.batch_runs import PROBLEM as BATCHED
+from gaussequiv.report.batch_runs import BatchRun
 from gaussequiv.report.experiments import PROBLEM, SIMULATED, Run
 from gaussequiv.report.settings import Experiment
 
@@ -212,6 +216,158 @@ def test_warnings_of_a_curve_are_lines_of_their_own(experiment, tmp_path):
     assert "Warning: N is small" in (tmp_path / "run" / "index.html").read_text()
 
 
+# --- full batch ---
+
+BATCH = SMALL | {
+    "batch": {"loss": "square", "noise": 0.5, "penalty": [0.05, 0.5, 5.0], "alpha": [0.5, 1.0, 2.0], "bayes": True}
+}
+
+
+STAGES = (".nc", ".safetensors")
+
+
+@pytest.fixture
+def batch(tmp_path):
+    path = tmp_path / "batch.toml"
+    path.write_text(tomli_w.dumps(BATCH))
+    return path
+
+
+def test_demo_batch_writes_tables_figures_a_page_and_everything_to_repeat_it(batch, tmp_path):
+    done = call("demo", batch, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if re.match(r"^[\d.]+ ", line)]
+    assert [row[:2] for row in rows] == [[a, p] for a in ("0.5", "1", "2") for p in ("0.05", "0.5", "5")]
+    assert all(len(row) == 9 for row in rows)
+    assert "The test errors and training losses of theory and simulation" in done.stdout
+    assert "On the Gaussian twin: " in done.stdout
+    names = {"experiment.toml", "provenance.json", "model.safetensors"}
+    names |= {f"{name}-batch.nc" for name in ("theory", "simulation", "twin", "bayes")}
+    names |= {f"{name}-batch.png" for name in ("curve", "theory-map", "simulation-map")}
+    names |= {"comparison-batch.json", "comparison-twin-batch.json", "index-batch.html"}
+    assert {p.name for p in (tmp_path / "run").iterdir()} == names
+    page = (tmp_path / "run" / "index-batch.html").read_text()
+    parser = cases.Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert page.count("<svg") == 4
+    assert "Bayes-optimal" in page
+    again = call("demo", tmp_path / "run" / "experiment.toml", "--out", "copy")
+    assert again.stdout.splitlines()[:12] == done.stdout.splitlines()[:12]
+
+
+def test_each_stage_of_a_batch_is_a_command_of_its_own(batch, tmp_path):
+    shown = {}
+    for command, name in (("predict", "theory"), ("simulate", "simulation")):
+        done = call(command, "batch", batch, "--out", "run")
+        assert done.returncode == 0, done.stderr
+        assert f"written: run/{name}-batch.nc, run/{name}-batch.png, run/{name}-map-batch.png" in done.stdout
+        assert "100 %" in done.stderr
+        shown[name] = done.stdout.splitlines()
+        assert shown[name][0] == "test errors, square loss on linear labels:"
+    theory, practice = (ge.Curve.load(tmp_path / "run" / f"{name}-batch.nc") for name in shown)
+    assert theory.axes == practice.axes == ("alpha", "penalty")
+    np.testing.assert_array_equal(theory.alpha, practice.alpha)
+    assert shown["theory"][4].split() == ["2", *(f"{error:.5g}" for error in theory.test_error[2])]
+    assert "thresholds without a penalty: interpolation at alpha = 1" in shown["theory"]
+    assert shown["theory"][6].startswith("Bayes-optimal test errors, on average over teachers: ")
+    pairs = zip(practice.test_error[2], practice.data.test_error_se.values[2], strict=True)
+    assert re.split("  +", shown["simulation"][4])[1:] == [f"{error:.4g} ± {se:.1g}" for error, se in pairs]
+
+
+def test_stages_of_a_batch_are_found_again_and_computed_anew_where_they_depend_on_a_change(batch, tmp_path):
+    def stamps(*settings):
+        run = BatchRun(Experiment.read(batch, ["simulation.twin=false", *settings]), tmp_path / "run", lambda *_: None)
+        _ = run.comparisons, run.bayes
+        return {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir() if path.suffix in STAGES}
+
+    first = stamps()
+    assert set(first) == {"model.safetensors", "theory-batch.nc", "simulation-batch.nc", "bayes-batch.nc"}
+    assert stamps() == first
+    assert stamps("batch.bayes=false") == first
+    more = stamps("simulation.seeds=4")
+    assert {name for name in first if more[name] != first[name]} == {"simulation-batch.nc"}
+    noise = stamps("simulation.seeds=4", "batch.noise=0.1")
+    assert {name for name in first if noise[name] == more[name]} == {"model.safetensors"}
+    features = stamps("simulation.seeds=4", "batch.noise=0.1", "features.kind=gaussian", "features.width=40")
+    assert not set(features.values()) & set(noise.values())
+
+
+def test_best_penalties_are_found_by_theory_and_simulated(batch, tmp_path):
+    settings = ["batch.penalty=optimal", "batch.loss=logistic", "simulation.twin=false"]
+    done = call("compare", batch, "--out", "run", *(x for setting in settings for x in ("--set", setting)))
+    assert done.returncode == 0, done.stderr
+    run = BatchRun(Experiment.read(batch, settings), tmp_path / "run", lambda *_: None)
+    np.testing.assert_array_equal(run.practice.penalty, run.theory.penalty)
+    rows = [line.split() for line in done.stdout.splitlines()[1:4]]
+    assert [row[1] for row in rows] == [f"{penalty:.4g}" for penalty in run.theory.penalty]
+    assert [path.name for path in run.draw_theory()] == ["theory-batch.png"]
+    assert [path.name for path in run.draw_practice()] == ["simulation-batch.png"]
+
+
+def test_the_first_word_or_the_experiment_says_what_is_learned(batch, experiment, tmp_path):
+    cases_ = [
+        (("batch", experiment, None, None), BatchRun),
+        (("batch", None, None, ["generator.name=single-layer"]), BatchRun),
+        ((None, experiment, None, ["batch.noise=0.1"]), BatchRun),
+        ((str(batch), None, None, None), BatchRun),
+        (("online", batch, None, None), Run),
+        ((str(experiment), None, None, None), Run),
+        ((None, None, "single-layer", None), Run),
+    ]
+    for number, (words, kind) in enumerate(cases_):
+        with cli._run(*words, tmp_path / str(number)) as run:
+            assert type(run) is kind, words
+        sections = set(tomllib.loads((tmp_path / str(number) / "experiment.toml").read_text()))
+        assert ("batch" in sections, "learning" in sections) == (kind is BatchRun, kind is Run)
+        with cli._run(str(tmp_path / str(number) / "experiment.toml"), None, None, None, tmp_path / "again") as again:
+            assert type(again) is kind, words
+    with (
+        pytest.raises(ge.InputError, match="there are two experiment files"),
+        cli._run(str(batch), experiment, *[None] * 3),
+    ):
+        pass
+
+
+def test_alphas_are_whole_numbers_of_samples(batch, tmp_path):
+    run = BatchRun(Experiment.read(batch, ["batch.alpha=[0.001, 0.002, 0.51, 1.004]"]), tmp_path, lambda *_: None)
+    np.testing.assert_allclose(run.alpha * 60, [1, 31, 60], rtol=1e-14)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "orthogonal"])
+def test_features_are_one_more_layer_of_generator_and_model(kind, batch, experiment, tmp_path):
+    settings = [f"features.kind={kind}", "features.width=40", "features.activation=tanh"]
+    run = BatchRun(Experiment.read(batch, settings), tmp_path / "run", lambda *_: None)
+    assert run.generator.input_dim == run.model.input_dim == 40
+    assert run.generator.latent_dim == run.model.latent_dim == run.problem.teacher.dim == 30
+    assert "tanh features of single_layer" in run.model.provenance["source"]
+    measured = np.cov(run.generator.sample(20_000, 0)[1].T)
+    assert np.abs(measured - run.model.Omega).max() < 0.15 * np.abs(run.model.Omega).max()
+    estimated = Experiment.read(batch, [*settings, "generator.activation=relu", "estimate.samples=2000"])
+    assert BatchRun(estimated, tmp_path / "other", lambda *_: None).model.provenance["samples"] == 2000
+    assert Run(Experiment.read(experiment, settings), tmp_path / "online", lambda *_: None).problem.student.dim == 40
+
+
+def test_every_setting_of_a_batch_reaches_the_problem_and_the_key(tmp_path):
+    base = ["generator.name=single-layer", "generator.input_dim=20", "generator.latent_dim=10"]
+    options = ["loss=logistic", "loss=hinge", "output=sign", "output=probit", "noise=0.3", "teacher_seed=5"]
+    options += ["penalty=0.1", "penalty=[0.1, 0.2]", "penalty=optimal", "alpha=1.5", "alpha.points=3", "alpha=[1, 2]"]
+    keys = {}
+    for setting in options:
+        run = BatchRun(Experiment.read(None, [*base, f"batch.{setting}"]), tmp_path, lambda *_: None)
+        keys[run._key(*BATCHED)] = run
+    assert len(keys) == len(options)
+    logistic, hinge, sign, probit, noisy, other, *rest = keys.values()
+    assert (logistic.problem.learned.name, logistic.problem.output) == ("logistic", "sign")
+    assert (sign.problem.learned.name, sign.problem.output, probit.problem.output) == ("square", "sign", "probit")
+    assert noisy.problem.teacher.noise == 0.3
+    assert not np.array_equal(other.problem.teacher.weights, noisy.problem.teacher.weights)
+    np.testing.assert_array_equal(hinge.problem.teacher.weights, noisy.problem.teacher.weights)
+    assert [len(run.alpha) for run in rest] == [19, 19, 19, 1, 3, 2]
+    bayes = BatchRun(Experiment.read(None, [*base, "batch.bayes=true", "batch.noise=0.3"]), tmp_path, lambda *_: None)
+    assert bayes._key(*BATCHED) == noisy._key(*BATCHED)
+
+
 WRONG = {
     "unknown generator": (["demo", "--generator", "dcgam"], "unknown generator 'dcgam'"),
     "missing file": (["demo", "none.toml"], "there is no experiment file none.toml"),
@@ -282,11 +438,61 @@ WRONG = {
     "folder": (["predict", "."], ". is a folder; expected a TOML file"),
     "unknown activation of the student": (["predict", "--set", "student.activation=foo"], "unknown activation 'foo'"),
     "student without a derivative": (["predict", "--set", "student.activation=sign"], "sign has no derivative"),
+    "unknown loss": (
+        ["predict", "batch", "--set", "batch.loss=hing"],
+        "batch.loss = 'hing': unknown loss; expected one of square, logistic, hinge",
+    ),
+    "loss of other labels": (
+        ["predict", "--set", "batch.loss=logistic", "--set", "batch.output=linear"],
+        "batch: the logistic loss is one of labels +1 and -1; expected the output sign, logit or probit",
+    ),
+    "neither a word nor a file": (["predict", "bach"], "there is no experiment file bach; expected a TOML file"),
+    "neither a word nor a file, and a file": (["predict", "bach", "x.toml"], "there is no experiment file bach"),
+    "missing file after the word": (["demo", "batch", "none.toml"], "there is no experiment file none.toml"),
+    "one seed of a batch": (["compare", "batch", "--set", "simulation.seeds=1"], "simulate at least two seeds"),
     "phases of a sweep": (
         ["phases", "--generator", "single-layer", "--set", "generator.input_dim=20", "--set", "learning.lr=[0.1, 0.2]"],
         "phases are those of one curve",
     ),
 }
+
+
+WRONG_SETTINGS = {
+    "batch.alpha=[-1]": "batch.alpha.0 = -1: input should be greater than 0",
+    "batch.alpha=[2, 1]": "batch.alpha = [2, 1]: expected increasing numbers",
+    "batch.alpha=[]": "batch.alpha = []: expected increasing numbers",
+    "batch.alpha=0": "batch.alpha = 0: input should be greater than 0",
+    "batch.alpha.end=0.01": "batch.alpha = {'end': 0.01}: expected start < end",
+    "batch.alpha.step=1": "batch.alpha.step is not a setting; expected one of start, end, points",
+    "batch.alpha.points=1": "batch.alpha.points = 1: input should be greater than or equal to 2",
+    "batch.penalty=best": "'best': expected a number of at least 0, a list of increasing ones, or 'optimal'",
+    "batch.penalty=-1": "batch.penalty = -1: input should be greater than or equal to 0",
+    "batch.penalty=[1, 1]": "batch.penalty = [1, 1]: expected increasing numbers",
+    "batch.penalty=[0.1, 'x']": "batch.penalty.1 = 'x': input should be a valid number",
+    "batch.penalty={a=1}": "batch.penalty = {'a': 1}: input should be a valid number",
+    "batch.output=softmax": "batch.output = 'softmax': input should be 'linear', 'sign', 'logit' or 'probit'",
+    "batch.noise=-1": "batch.noise = -1: input should be greater than or equal to 0",
+    "batch.lamda=1": "batch.lamda is not a setting; expected one of loss, output, noise",
+    "batch=3": "batch = 3: expected a section of settings, such as batch.key=value",
+    "features.width=0": "features.width = 0: input should be greater than or equal to 1",
+    "features.kind=fourier": "features.kind = 'fourier': input should be 'none', 'gaussian' or 'orthogonal'",
+    "features.activation=gelo": "features.activation = 'gelo': unknown activation 'gelo'",
+}
+
+
+@pytest.mark.parametrize("setting", WRONG_SETTINGS)
+def test_a_wrong_setting_is_refused_in_a_sentence(setting):
+    with pytest.raises(ge.InputError, match=re.escape(WRONG_SETTINGS[setting])):
+        Experiment.read(None, [setting])
+
+
+def test_closed_forms_that_there_are_not_are_refused():
+    relu = ["generator.name=single-layer", "generator.activation=relu", "estimate.closed_form=true"]
+    assert Experiment.read(None, relu).uses_closed_form
+    with pytest.raises(
+        ge.InputError, match="features of a single-layer generator with means have no closed-form moments"
+    ):
+        _ = Experiment.read(None, [*relu, "features.kind=gaussian"]).uses_closed_form
 
 
 def test_no_command_prints_the_help_and_the_version_is_that_of_the_package():
@@ -394,7 +600,7 @@ def test_an_interrupt_ends_with_130_and_the_finished_stages_stay(experiment, tmp
         "--out",
         "run",
         "--set",
-        "times.end=500",
+        "times.end=5000",
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120
@@ -418,6 +624,9 @@ def test_an_experiment_survives_its_file():
             "student.readout=gaussian",
             "learning.lr={kind='step', values=[0.5, 0.1], at=[10.0]}",
             "learning.noise=[0.1, 0.2]",
+            "batch.penalty=[0, 1]",
+            "batch.alpha.points=7",
+            "batch.output=probit",
         ],
     )
     again = Experiment.model_validate(experiment.model_dump(exclude_none=True))

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, overload
 if TYPE_CHECKING:
     from gaussequiv.models.curves import Curve
     from gaussequiv.models.sweeps import Curves
+    from gaussequiv.report.batches import BatchComparison
     from gaussequiv.report.comparison import Comparison
-    from gaussequiv.report.grids import GridComparison
+    from gaussequiv.report.grids import Compared, GridComparison
 
 
 @overload
-def compare(theory: "Curve", practice: "Curve") -> "Comparison": ...
+def compare(theory: "Curve", practice: "Curve") -> "Comparison | BatchComparison": ...
 
 
 @overload
@@ -21,13 +22,13 @@ def compare(theory: "Curves", practice: "Curves") -> "GridComparison": ...
 
 
 @overload
-def compare(theory: "Curve | Curves", practice: "Curve | Curves") -> "Comparison | GridComparison": ...
+def compare(theory: "Curve | Curves", practice: "Curve | Curves") -> "Compared": ...
 
 
-def compare(theory: "Curve | Curves", practice: "Curve | Curves") -> "Comparison | GridComparison":
-    """Theory beside simulation, with a z-score at every time: two curves, or the curves of two sweeps, point by point.
+def compare(theory: "Curve | Curves", practice: "Curve | Curves") -> "Compared":
+    """Theory beside simulation, with a z-score at every point: two curves, or the curves of two sweeps, point by point.
 
-    See `comparison.Comparison` and `grids.GridComparison`.
+    See `comparison.Comparison` for online curves, `batches.BatchComparison` for full-batch ones and `grids.GridComparison`.
 
     Raises:
         InputError: curves that cannot be compared.
@@ -36,12 +37,16 @@ def compare(theory: "Curve | Curves", practice: "Curve | Curves") -> "Comparison
     from gaussequiv.errors import InputError
     from gaussequiv.models.curves import Curve
     from gaussequiv.models.sweeps import Curves
+    from gaussequiv.report.batches import BatchComparison
     from gaussequiv.report.comparison import Comparison
     from gaussequiv.report.grids import GridComparison
 
     match theory, practice:
         case Curve(), Curve():
-            return Comparison.of(theory, practice)
+            online = ["time" in curve.axes for curve in (theory, practice)]
+            if any(online) and not all(online):
+                raise InputError("an online curve and a full-batch one cannot be compared; expected two of one kind")
+            return Comparison.of(theory, practice) if all(online) else BatchComparison.of(theory, practice)
         case Curves(), Curves():
             return GridComparison.of(theory, practice)
         case _:

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from gaussequiv.models.curves import Curve
     from gaussequiv.models.sweeps import Curves
+    from gaussequiv.report.batch_runs import BatchRun
     from gaussequiv.report.experiments import Run
 
 app = typer.Typer(
@@ -26,8 +27,19 @@ app.add_typer(train_app, name="train")
 app.add_typer(generators_app, name="generators")
 
 FOLLOWED = 1e3  # how much longer than the experiment a student is followed to find where it ends
+KINDS = ("online", "batch")
+MOST_ROWS = 100  # of a table on the terminal
+MOST_PENALTIES = 8  # columns of one
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # an option or a command that there is not, and the like
 
+Kind = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[online|batch]",
+        show_default=False,
+        help="One-pass SGD, or full batch; online if left out, or batch where the experiment has such a section.",
+    ),
+]
 File = Annotated[
     Path | None, typer.Argument(metavar="[EXPERIMENT.toml]", help="Experiment file; defaults if left out.")
 ]
@@ -58,16 +70,18 @@ def everything(
 
 
 @app.command()
-def demo(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+def demo(
+    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+) -> None:
     """Estimate, predict, simulate and compare: the whole claim in one figure and one page."""
-    with _run("demo", file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out) as run:
         _show_comparison(run)
 
 
 @app.command()
 def estimate(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
     """Estimate the equivalent Gaussian model of a generator."""
-    with _run("estimate", file, generator, settings, out) as run:
+    with _run(None, file, generator, settings, out) as run:
         model = run.model
         _say(f"{model!r}")
         rho = model.spectrum
@@ -78,34 +92,36 @@ def estimate(file: File = None, generator: Name = None, settings: Settings = Non
 
 
 @app.command()
-def predict(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+def predict(
+    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+) -> None:
     """Predict the learning curve from the Gaussian model."""
-    with _run("predict", file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out) as run:
         from gaussequiv.models.curves import Curve
-        from gaussequiv.report import figures
 
-        theory = run.theory
-        figure = figures.theory_curve(theory) if isinstance(theory, Curve) else figures.sweep(theory)
-        figures.save(figure, run.folder / "theory.png")
+        theory, written = run.theory, [run.folder / f"theory{run.suffix}.nc", *run.draw_theory()]
         _show_curves(theory, "theory", ("test_error",))
         if isinstance(theory, Curve) and "classification_error" in theory.data:
             _say(f"classification error at t = {theory.times[-1]:g}: {theory.data.classification_error.values[-1]:.4g}")
+        for line in run.remarks:
+            _say(line)
         _say(theory.message)
-        _say(f"written: {run.folder / 'theory.nc'}, {run.folder / 'theory.png'}")
+        _say("written: " + ", ".join(map(str, written)))
 
 
 @app.command()
 def phases(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
     """Say what happens along the predicted curve: stable learning rates, plateaus, when units part, where it ends."""
-    with _run("phases", file, generator, settings, out) as run:
+    with _run("online", file, generator, settings, out) as run:
         from gaussequiv.errors import InputError
         from gaussequiv.models.problems import OnlineSGD
+        from gaussequiv.report.experiments import Run
         from gaussequiv.theory.online import stability
         from gaussequiv.theory.phases import asymptote
         from gaussequiv.theory.phases import phases as phases_of
 
         problem, rtol = run.problem, run.experiment.theory.rtol
-        if not isinstance(problem, OnlineSGD):
+        if not isinstance(run, Run) or not isinstance(problem, OnlineSGD):
             raise InputError("phases are those of one curve; give one value where the experiment has a list")
         _say(f"learning rate: {stability(problem)}")
         _say(f"up to t = {run.times[-1]:g}: {phases_of(problem, float(run.times[-1]), rtol=rtol)}")
@@ -117,16 +133,12 @@ def phases(file: File = None, generator: Name = None, settings: Settings = None,
 
 
 @app.command()
-def simulate(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
-    """Train the network for real by one-pass SGD."""
-    with _run("simulate", file, generator, settings, out) as run:
-        from gaussequiv.models.curves import Curve
-        from gaussequiv.report import figures
-
-        practice, written = run.practice, [run.folder / "simulation.nc"]
-        if not isinstance(practice, Curve):
-            written.append(run.folder / "simulation.png")
-            figures.save(figures.sweep(None, practice), written[-1])
+def simulate(
+    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+) -> None:
+    """Train for real: the network by one-pass SGD, or a generalised linear model to the end on a full batch."""
+    with _run(kind, file, generator, settings, out) as run:
+        practice, written = run.practice, [run.folder / f"simulation{run.suffix}.nc", *run.draw_practice()]
         _show_curves(practice, "simulation", ("test_error", "test_error_se"))
         if (practice.status != "ok").any():
             _say(practice.message)
@@ -134,9 +146,11 @@ def simulate(file: File = None, generator: Name = None, settings: Settings = Non
 
 
 @app.command()
-def compare(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+def compare(
+    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+) -> None:
     """Compare theory and simulation; computes what is not in the run directory yet."""
-    with _run("compare", file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out) as run:
         _show_comparison(run)
 
 
@@ -250,13 +264,22 @@ def _fail(sentence: str, code: int, debug: bool, error: BaseException) -> int:
 
 @contextmanager
 def _run(
-    command: str, file: Path | None, generator: str | None, settings: list[str] | None, out: Path | None
-) -> "Iterator[Run]":
-    """The run of a command in its directory, with a progress bar on the terminal."""
+    kind: str | None, file: Path | None, generator: str | None, settings: list[str] | None, out: Path | None
+) -> "Iterator[Run | BatchRun]":
+    """The run of a command in its directory, with a progress bar on the terminal.
+
+    `kind` is the first word of the command, "online", "batch" or in their place the experiment file.
+    """
     from gaussequiv.errors import InputError
+    from gaussequiv.report.batch_runs import BatchRun
     from gaussequiv.report.experiments import Run
     from gaussequiv.report.settings import Experiment
 
+    if kind is not None and kind not in KINDS:
+        given, kind = Path(kind), None
+        if file is not None and given.is_file():
+            raise InputError(f"there are two experiment files, {given} and {file}; expected one")
+        file = given
     overrides = [*([f'generator.name="{generator}"'] if generator is not None else []), *(settings or [])]
     experiment = Experiment.read(file, overrides)
     label = file.stem if file is not None else Path(experiment.generator.name).stem
@@ -264,23 +287,28 @@ def _run(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; expected a folder")
     with _progress() as report:
-        run = Run(experiment, folder, report)
+        batch = kind == "batch" or (kind is None and "batch" in experiment.model_fields_set)
+        run = BatchRun(experiment, folder, report) if batch else Run(experiment, folder, report)
         yield run
         run.save_experiment()
 
 
-def _show_comparison(run: "Run") -> None:
+def _show_comparison(run: "Run | BatchRun") -> None:
+    from gaussequiv.report.batches import BatchComparison
     from gaussequiv.report.grids import GridComparison, table
 
     comparison, twin = run.comparisons
     paths = run.draw()
     if isinstance(comparison, GridComparison):
         _say(f"test errors at t = {comparison.theory.times[-1]:g}:")
-    _table(*table(comparison, twin))
+    head, rows = table(comparison, twin)
+    _table(head, rows[:MOST_ROWS])
+    if len(rows) > MOST_ROWS:
+        _say(f"the first {MOST_ROWS} of {len(rows)} points; all of them are in the page")
     _say(comparison.summary)
     if twin is not None:
         _say(f"On the Gaussian twin: {twin.summary}")
-    if (comparison.theory.status != "ok").any():
+    if not isinstance(comparison, BatchComparison) and (comparison.theory.status != "ok").any():
         _say(comparison.theory.message)
     for curve in (comparison.theory, comparison.practice, *([twin.practice] if twin is not None else [])):
         _warn(curve)
@@ -291,6 +319,9 @@ def _show_curves(curves: "Curve | Curves", name: str, columns: Sequence[str]) ->
     """A table of a curve, or of the last points of the curves of a sweep, and the warnings."""
     from gaussequiv.models.curves import Curve
 
+    if isinstance(curves, Curve) and "time" not in curves.axes:
+        _show_batch(curves)
+        return
     titles = (name, "standard error")[: len(columns)]
     values = [curves.data[column].values for column in columns]
     if isinstance(curves, Curve):
@@ -305,6 +336,37 @@ def _show_curves(curves: "Curve | Curves", name: str, columns: Sequence[str]) ->
     ]
     _table((*head, *titles), rows)
     _warn(curves)
+
+
+def _show_batch(curve: "Curve") -> None:
+    """A table of a full-batch curve: errors and losses of one penalty at every alpha, or test errors of up to eight."""
+    import numpy as np
+
+    problem, data = curve.provenance.get("problem", {}), curve.data
+    title = f"{problem.get('loss', 'any')} loss on {problem.get('output', 'any')} labels"
+
+    def shown(name: str) -> Any:
+        """Values as text, with their standard errors where there are any."""
+        if f"{name}_se" not in data or curve.provenance.get("kind") != "simulation":
+            return np.vectorize(lambda x: f"{x:.5g}", otypes=[object])(data[name].values)
+        join = lambda x, error: f"{x:.4g} ± {error:.1g}"  # noqa: E731
+        return np.vectorize(join, otypes=[object])(data[name].values, data[f"{name}_se"].values)
+
+    if "penalty" in curve.axes:
+        count = len(curve.penalty)
+        at = np.unique(np.rint(np.linspace(0, count - 1, min(count, MOST_PENALTIES))).astype(int))
+        some = f", {len(at)} of {count} penalties" if len(at) < count else ""
+        _say(f"test errors, {title}{some}:")
+        head = ["alpha", *(f"penalty {curve.penalty[i]:.3g}" for i in at)]
+        columns = [shown("test_error")[:, i] for i in at]
+    else:
+        _say(f"{title}:" if np.ndim(curve.penalty) else f"{title}, penalty {float(curve.penalty):.3g}:")
+        best = {"best penalty": np.array([f"{x:.4g}" for x in curve.penalty])} if np.ndim(curve.penalty) else {}
+        names = {"test error": "test_error", "training loss": "train_loss", "training error": "train_error"}
+        table = best | {words: shown(name) for words, name in names.items()}
+        head, columns = ["alpha", *table], list(table.values())
+    _table(head, [[f"{a:.4g}", *row] for a, *row in zip(curve.alpha, *columns, strict=True)])
+    _warn(curve)
 
 
 def _warn(curves: "Curve | Curves") -> None:

@@ -11,6 +11,7 @@ from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.storage import atomic_write_text
 from gaussequiv.models.sweeps import Curves, Point, label
+from gaussequiv.report.batches import BatchComparison
 from gaussequiv.report.comparison import LEVEL, Comparison
 
 if TYPE_CHECKING:
@@ -153,11 +154,27 @@ class GridComparison:
         return self.sentence
 
 
+Compared = Comparison | GridComparison | BatchComparison
+
+
 def table(
-    comparison: Comparison | GridComparison, twin: Comparison | GridComparison | None
+    comparison: Compared, twin: Compared | None, quantity: str = "test_error"
 ) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of a comparison as text, with the simulation on the Gaussian twin in three further columns."""
+    """Head and rows of a comparison as text, with the simulation on the Gaussian twin in three further columns.
+
+    `quantity` may be "train_loss" for full-batch learning.
+    """
+    mine, others = (_rows(one, quantity) for one in (comparison, twin))
     if twin is None:
-        return comparison.head, comparison.rows
-    rows = [[*row, *other[-3:]] for row, other in zip(comparison.rows, twin.rows, strict=True)]
+        return comparison.head, mine
+    rows = [[*row, *other[-3:]] for row, other in zip(mine, others, strict=True)]
     return [*comparison.head, "twin", *twin.head[-2:]], rows
+
+
+def _rows(comparison: Compared | None, quantity: str) -> list[list[str]]:
+    match comparison:
+        case None:
+            return []
+        case BatchComparison():
+            return comparison.table(quantity)
+    return comparison.rows

@@ -6,10 +6,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gaussequiv import __version__
 from gaussequiv.models.storage import atomic_write_text
-from gaussequiv.report.comparison import Comparison
-from gaussequiv.report.grids import GridComparison, table
+from gaussequiv.report.batches import BatchComparison
+from gaussequiv.report.grids import Compared, GridComparison, table
 
 CSS = """
 :root { color-scheme: light; }
@@ -30,16 +32,16 @@ pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .82rem; 
 
 def write(
     path: str | Path,
-    comparison: Comparison | GridComparison,
+    comparison: Compared,
     figures: Mapping[str, tuple[str, str]],
     details: Mapping[str, Any],
-    twin: Comparison | GridComparison | None = None,
+    twin: Compared | None = None,
 ) -> None:
     """Write the page of a comparison.
 
     Args:
         path: the HTML file.
-        comparison: theory and simulation, of one problem or of a sweep.
+        comparison: theory and simulation, of one problem (online or full batch) or of a sweep.
         figures: SVG text and caption by name; "curve" comes first, the others side by side below it.
         details: plain values shown at the end (experiment, model, versions).
         twin: the same on the Gaussian twin.
@@ -60,16 +62,16 @@ def write(
         *first,
         f'<div class="pair">{"".join(others)}</div>',
         f"<h2>Test error{f' at t = {comparison.theory.times[-1]:g}' if isinstance(comparison, GridComparison) else ''}</h2>",
-        _table(comparison, twin),
+        _table(*table(comparison, twin), _marked(comparison, "test_error")),
+        *_losses(comparison, twin),
         "<h2>How it was made</h2>",
         f"<pre>{escape(json.dumps(dict(details), indent=1, sort_keys=True))}</pre>",
-        f"<p><small>gaussequiv {escape(__version__)}; theory of Goldt, Loureiro, Reeves, Krzakala, Mézard and Zdeborová, "
-        "arXiv:2006.14709.</small></p></body></html>",
+        f"<p><small>gaussequiv {escape(__version__)}; theory of {_authors(comparison)}.</small></p></body></html>",
     ]
     atomic_write_text(Path(path), "\n".join(parts) + "\n")
 
 
-def _warnings(comparison: Comparison | GridComparison, twin: Comparison | GridComparison | None) -> list[str]:
+def _warnings(comparison: Compared, twin: Compared | None) -> list[str]:
     """The warnings of all curves of the page, each once."""
     curves = [comparison.theory, comparison.practice, *([twin.practice] if twin is not None else [])]
     return list(dict.fromkeys(warning for curve in curves for warning in curve.warnings))
@@ -79,11 +81,33 @@ def _figure(svg: str, caption: str) -> str:
     return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _table(comparison: Comparison | GridComparison, twin: Comparison | GridComparison | None) -> str:
-    names, texts = table(comparison, twin)
+def _losses(comparison: Compared, twin: Compared | None) -> list[str]:
+    """The table of the training loss, of full-batch learning."""
+    if not isinstance(comparison, BatchComparison):
+        return []
+    other = twin if isinstance(twin, BatchComparison) else None
+    marked = _marked(comparison, "train_loss")
+    return ["<h2>Training loss</h2>", _table(*table(comparison, other, "train_loss"), marked)]
+
+
+def _marked(comparison: Compared, quantity: str) -> int | None:
+    """The row of the largest |z|, if it is in the table of this quantity."""
+    if not isinstance(comparison, BatchComparison):
+        return comparison.worst
+    name, index = comparison.worst
+    return int(np.ravel_multi_index(index, comparison.theory.test_error.shape)) if name == quantity else None
+
+
+def _table(names: list[str], texts: list[list[str]], marked: int | None) -> str:
     rows = []
     for i, cells in enumerate(texts):
-        mark = ' class="worst"' if i == comparison.worst else ""
+        mark = ' class="worst"' if i == marked else ""
         rows.append(f"<tr{mark}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(f"<th>{name}</th>" for name in names)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _authors(comparison: Compared) -> str:
+    if isinstance(comparison, BatchComparison):
+        return "Loureiro, Gerbelot, Cui, Goldt, Krzakala, Mézard and Zdeborová, arXiv:2102.08127"
+    return "Goldt, Loureiro, Reeves, Krzakala, Mézard and Zdeborová, arXiv:2006.14709"

@@ -1,6 +1,7 @@
 """Settings of an experiment: a TOML file, single values from the command line, and their validation."""
 
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -18,9 +19,12 @@ from pydantic import (
 
 from gaussequiv.errors import InputError
 from gaussequiv.maths.activations import activation
+from gaussequiv.maths.losses import LOSSES
 from gaussequiv.models import schedules
+from gaussequiv.models.batch import log_grid
 from gaussequiv.models.problems import Schedule
 from gaussequiv.models.sweeps import OPTIONS
+from gaussequiv.models.teachers import Output
 
 
 class _Section(BaseModel):
@@ -66,6 +70,15 @@ class EstimateSection(_Section):
     closed_form: bool | None = None
 
 
+class FeaturesSection(_Section):
+    r"""Random features $\sigma(W x / \sqrt N)$ of the generator's inputs, which then are what is learned from."""
+
+    kind: Literal["none", "gaussian", "orthogonal"] = "none"
+    width: int = Field(default=500, ge=1)
+    activation: Annotated[str, AfterValidator(_activation)] = "erf"
+    seed: int = Field(default=0, ge=0)
+
+
 class StepSection(_Section):
     """A learning rate that jumps: `schedules.Step`."""
 
@@ -106,12 +119,39 @@ class ExponentialSection(_Section):
         return schedules.Exponential(self.start, self.rate)
 
 
+class GridSection(_Section):
+    """Log-spaced numbers from `start` to `end`."""
+
+    start: float = Field(default=0.1, gt=0)
+    end: float = Field(default=10.0, gt=0)
+    points: int = Field(default=20, ge=2)
+
+    @model_validator(mode="after")
+    def _grows(self) -> "GridSection":
+        if not self.start < self.end:
+            raise ValueError("expected start < end")
+        return self
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The numbers, `points` of them."""
+        return tuple(log_grid(self.start, self.end, self.points).tolist())
+
+
 SCHEDULES: dict[str, type[_Section]] = {"step": StepSection, "power": PowerSection, "exponential": ExponentialSection}
-SHAPES = ("number", "axis", "schedule")  # what a value may be: one number, a list that is an axis of a sweep, a table
+SHAPES = ("number", "axis", "word", "schedule", "grid")  # what a value may be: a number, a list of them, a word, tables
 
 
 def _shape(value: object) -> str:
     return "axis" if isinstance(value, list | tuple) else "schedule" if isinstance(value, dict | _Section) else "number"
+
+
+def _grid_shape(value: object) -> str:
+    return "grid" if isinstance(value, dict | _Section) else _shape(value)
+
+
+def _penalty_shape(value: object) -> str:
+    return "axis" if isinstance(value, list | tuple) else "word" if isinstance(value, str) else "number"
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -120,6 +160,24 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(set(values)) < len(values):
         raise ValueError("the list has a value twice; expected different values")
     return values
+
+
+def _increasing(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values or any(after <= before for before, after in pairwise(values)):
+        raise ValueError("expected increasing numbers")
+    return values
+
+
+def _optimal(word: str) -> str:
+    if word != "optimal":
+        raise ValueError("expected a number of at least 0, a list of increasing ones, or 'optimal'")
+    return word
+
+
+def _loss(name: str) -> str:
+    if name not in LOSSES:
+        raise ValueError(f"unknown loss; expected one of {', '.join(LOSSES)}")
+    return name
 
 
 def _possible(section: Any) -> Any:
@@ -138,6 +196,17 @@ Values = Annotated[Annotated[T, Tag("number")] | Axis[T], Discriminator(_shape)]
 Rates = Annotated[Annotated[T, Tag("number")] | Axis[T] | Decay, Discriminator(_shape)]
 Positive = Annotated[float, Field(gt=0, le=1e4)]
 NotNegative = Annotated[float, Field(ge=0)]
+Increasing = Annotated[tuple[T, ...], Field(strict=False), AfterValidator(_increasing), Tag("axis")]
+Grid = Annotated[
+    Annotated[Positive, Tag("number")] | Increasing[Positive] | Annotated[GridSection, Tag("grid")],
+    Discriminator(_grid_shape),
+]
+Penalty = Annotated[
+    Annotated[NotNegative, Tag("number")]
+    | Increasing[NotNegative]
+    | Annotated[str, AfterValidator(_optimal), Tag("word")],
+    Discriminator(_penalty_shape),
+]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 
@@ -184,6 +253,42 @@ class TimesSection(_Section):
     points: int = Field(default=20, ge=2)
 
 
+class BatchSection(_Section):
+    """Full-batch learning: a generalised linear model trained to the end on n = alpha N samples, labelled by a perceptron."""
+
+    loss: Annotated[str, AfterValidator(_loss)] = "square"
+    output: Output | None = None
+    noise: NotNegative = 0.0
+    teacher_seed: Seed = 1
+    penalty: Penalty = (0.1, 1.0, 10.0)
+    alpha: Grid = GridSection()
+    bayes: bool = False
+
+    @model_validator(mode="after")
+    def _learnable(self) -> "BatchSection":
+        if self.output == "linear" and LOSSES[self.loss].of == "margin":
+            raise ValueError(
+                f"the {self.loss} loss is one of labels +1 and -1; expected the output sign, logit or probit, "
+                "or the loss square, huber or absolute"
+            )
+        return self
+
+    @property
+    def labels(self) -> Output:
+        """The output of the teacher: by default sign for losses of labels +1 and -1, linear for others."""
+        return self.output or ("sign" if LOSSES[self.loss].of == "margin" else "linear")
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """The sample complexities n / N."""
+        match self.alpha:
+            case GridSection():
+                return self.alpha.values
+            case tuple():
+                return self.alpha
+        return (self.alpha,)
+
+
 class TheorySection(_Section):
     """The accuracy of the predicted curve, and the processes that share the points of a sweep."""
 
@@ -208,11 +313,13 @@ class Experiment(_Section):
 
     generator: GeneratorSection = GeneratorSection()
     estimate: EstimateSection = EstimateSection()
+    features: FeaturesSection = FeaturesSection()
     teacher: TeacherSection = TeacherSection()
     student: StudentSection = StudentSection()
     learning: LearningSection = LearningSection()
     times: TimesSection = TimesSection()
     theory: TheorySection = TheorySection()
+    batch: BatchSection = BatchSection()
     simulation: SimulationSection = SimulationSection()
 
     @classmethod
@@ -240,10 +347,16 @@ class Experiment(_Section):
 
     @property
     def uses_closed_form(self) -> bool:
-        """Whether the model comes from exact moments: by default wherever there are any (single-layer)."""
-        exact = self.generator.name == "single-layer"
+        """Whether the model comes from exact moments: by default wherever there are any (single-layer).
+
+        Those of features are known where the inputs have no means, as with an odd activation.
+        """
+        g = self.generator
+        centred = self.features.kind == "none" or activation(g.activation or "sign").odd
+        exact = g.name == "single-layer" and centred
         if self.estimate.closed_form and not exact:
-            raise InputError(f"{self.generator.name} has no closed-form moments; leave estimate.closed_form out")
+            what = f"{g.name} has" if centred else f"features of a {g.name} generator with means have"
+            raise InputError(f"{what} no closed-form moments; leave estimate.closed_form out")
         return exact if self.estimate.closed_form is None else self.estimate.closed_form
 
 
@@ -286,15 +399,17 @@ def first(value: Any) -> Any:
 
 def _one_sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    kinds = [SCHEDULES[str(part)] for part in first["loc"][2:] if part in SCHEDULES]
-    where = ".".join(str(part) for part in first["loc"] if part not in (*SHAPES, *SCHEDULES)) or "the experiment"
+    shape, table = ([str(part) for part in first["loc"][2:4]] + ["", ""])[:2]  # tags of pydantic among the keys
+    tags = (shape in SHAPES) + (shape == "schedule" and table in SCHEDULES)
+    kind = GridSection if shape == "grid" else SCHEDULES.get(table) if shape == "schedule" else None
+    where = ".".join(map(str, (*first["loc"][:2], *first["loc"][2 + tags :]))) or "the experiment"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         section = Experiment.model_fields.get(str(first["loc"][0]))
         inner = (
             getattr(section.annotation, "model_fields", None) if section is not None and len(first["loc"]) > 1 else None
         )
-        inner = kinds[0].model_fields if kinds else inner
+        inner = kind.model_fields if kind is not None else inner
         return f"{where} is not a setting; expected one of {', '.join(inner or Experiment.model_fields)}{more}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "model_type":

@@ -1,0 +1,136 @@
+"""Experiments of full-batch learning: the same stages, over sample complexities and penalties."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+from gaussequiv.maths.averages import Array
+from gaussequiv.models.batch import FullBatch
+from gaussequiv.models.curves import Curve
+from gaussequiv.models.problems import Inputs
+from gaussequiv.models.streams import Purpose, stream
+from gaussequiv.models.teachers import Perceptron
+from gaussequiv.report.stages import MODEL, Stages
+from gaussequiv.theory import predict
+from gaussequiv.theory.batch import thresholds
+from gaussequiv.theory.bayes import bayes_optimal
+
+PROBLEM = (*MODEL, "batch")  # what the prediction depends on
+SIMULATED = (*PROBLEM, "simulation")
+MAP = "Points: the penalty of least error at every alpha; grey: no finite value."
+
+
+@final
+@dataclass(frozen=True)
+class BatchRun(Stages):
+    """An experiment of full-batch learning in its directory; its files end in `-batch`, beside those of online learning."""
+
+    suffix: ClassVar[str] = "-batch"
+    sections: ClassVar[tuple[str, ...]] = SIMULATED
+
+    @cached_property
+    def problem(self) -> FullBatch:
+        """Model, teacher and loss."""
+        e, D = self.experiment.batch, self.model.latent_dim
+        weights = stream(e.teacher_seed, Purpose.NETWORK, chunk=D, lane=1).standard_normal(D)
+        return FullBatch(self.model, Perceptron(weights, e.labels, e.noise), e.loss)
+
+    @cached_property
+    def alpha(self) -> Array:
+        """Sample complexities of both curves: whole numbers of samples, so that theory and simulation mean the same."""
+        N = self.model.input_dim
+        return np.unique(np.maximum(1, np.rint(np.array(self.experiment.batch.alphas) * N))) / N
+
+    @cached_property
+    def theory(self) -> Curve:
+        """The predicted learning curves."""
+
+        def predicted() -> Curve:
+            report = lambda part: self.progress("theory", part, 1.0)  # noqa: E731
+            return predict(self.problem, alpha=self.alpha, penalty=self._penalty, progress=report)
+
+        return self._curve("theory-batch.nc", PROBLEM, predicted)
+
+    @cached_property
+    def practice(self) -> Curve:
+        """The simulated learning curves on the generator's samples, at theory's best penalties where those were asked for."""
+        return self._curve("simulation-batch.nc", SIMULATED, lambda: self._simulated(self.generator, "simulation"))
+
+    @cached_property
+    def twin(self) -> Curve:
+        """The simulated learning curves on samples of the Gaussian model."""
+        return self._curve("twin-batch.nc", SIMULATED, lambda: self._simulated(self.model, "twin"))
+
+    @cached_property
+    def bayes(self) -> Curve | None:
+        """The least error of all, on average over teachers, where it was asked for."""
+        e = self.experiment.batch
+        if not e.bayes:
+            return None
+        return self._curve("bayes-batch.nc", PROBLEM, lambda: bayes_optimal(self.model, self.alpha, e.labels, e.noise))
+
+    @property
+    def remarks(self) -> list[str]:
+        """Lines that go with the prediction: thresholds, and the Bayes-optimal errors where they were asked for."""
+        found = {name: value for name, value in thresholds(self.problem)._asdict().items() if np.isfinite(value)}
+        lines = ["thresholds without a penalty: " + ", ".join(f"{k} at alpha = {v:.4g}" for k, v in found.items())]
+        if self.bayes is not None:
+            errors = ", ".join(f"{error:.4g}" for error in self.bayes.test_error)
+            lines.append(f"Bayes-optimal test errors, on average over teachers: {errors}")
+        return lines
+
+    def draw_theory(self) -> list[Path]:
+        """Write the figures of the prediction alone; returns their paths."""
+        from gaussequiv.report import figures
+
+        return self._saved({"theory": figures.full_batch(self.theory, bayes=self.bayes), **self._maps("theory")})
+
+    def draw_practice(self) -> list[Path]:
+        """Write the figures of the simulation alone; returns their paths."""
+        from gaussequiv.report import figures
+
+        return self._saved({"simulation": figures.full_batch(None, self.practice), **self._maps("simulation")})
+
+    def draw(self) -> list[Path]:
+        """Write the figures and the page of the comparison; returns their paths."""
+        from gaussequiv.report import figures, page
+
+        comparison, twin = self.comparisons
+        hollow = "; open points: the same on the Gaussian twin" if twin is not None else ""
+        dashed = "; dashed: the Bayes-optimal error, on average over teachers" if self.bayes is not None else ""
+        caption = (
+            f"Theory (lines) and full-batch training (points, standard errors over seeds{hollow}{dashed}). "
+            f"{comparison.caption}"
+        )
+        drawn = {"curve": figures.compared(comparison, twin, self.bayes), **self._maps("theory", "simulation")}
+        pictures = {"curve": (figures.svg(drawn["curve"]), caption)}
+        for name in ("theory-map", "simulation-map"):
+            if name in drawn:
+                pictures[name] = (figures.svg(drawn[name]), f"Test error of {name.removesuffix('-map')}. {MAP}")
+        html = self.folder / "index-batch.html"
+        page.write(html, comparison, {**pictures, **self._pictures()}, self.details, twin)
+        return [*self._saved(drawn), html]
+
+    @property
+    def _penalty(self) -> Any:
+        """A number, a list, or "optimal"."""
+        given = self.experiment.batch.penalty
+        return list(given) if isinstance(given, tuple) else given
+
+    def _maps(self, *names: str) -> dict[str, Any]:
+        """Heat maps of theory or simulation, where there are penalties enough."""
+        from gaussequiv.report import figures
+
+        curves = {name: self.theory if name == "theory" else self.practice for name in names}
+        return {f"{name}-map": figures.heat_map(c) for name, c in curves.items() if figures.has_heat_map(c)}
+
+    def _simulated(self, inputs: Inputs, stage: str) -> Curve:
+        from gaussequiv import simulation
+
+        best = self.experiment.batch.penalty == "optimal"
+        penalty = self.theory.data["penalty"] if best else self._penalty
+        options = self._simulation(stage, SIMULATED)
+        return simulation.simulate(self.problem, inputs, alpha=self.alpha, penalty=penalty, **options)

@@ -1,0 +1,260 @@
+"""What every run has: an experiment, a directory, the generator, its Gaussian model, and results that are found again.
+
+Every stage (model, theory, simulation) is saved with a key, the hash of that part of the experiment which it depends on.
+The same command again finds it; a changed experiment computes anew what depends on the change.
+"""
+
+import abc
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from gaussequiv import __version__
+from gaussequiv.errors import InputError
+from gaussequiv.models.curves import Curve
+from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.models.storage import atomic_write_text
+from gaussequiv.models.sweeps import Curves, load
+from gaussequiv.report import compare
+from gaussequiv.report.grids import Compared
+from gaussequiv.report.settings import Experiment
+
+if TYPE_CHECKING:
+    from gaussequiv.generators import Generator
+    from gaussequiv.generators.features import Features
+
+Progress = Callable[[str, float, float], Any]  # (stage, done, in all)
+MODEL = ("generator", "estimate", "features")  # what the Gaussian model depends on
+
+T = TypeVar("T", bound=Curve | Curves)
+
+
+@dataclass(frozen=True)
+class Stages(abc.ABC):
+    """An experiment in its directory: each stage is loaded if it is there and computed and saved if not."""
+
+    experiment: Experiment
+    folder: Path
+    progress: Progress
+
+    suffix: ClassVar[str]  # of the names of its files
+    sections: ClassVar[tuple[str, ...]]  # of the experiment that it depends on
+
+    # --- what a kind of learning adds ---
+
+    @cached_property
+    @abc.abstractmethod
+    def theory(self) -> Any:
+        """The prediction."""
+
+    @cached_property
+    @abc.abstractmethod
+    def practice(self) -> Any:
+        """The simulation on the generator's samples."""
+
+    @cached_property
+    @abc.abstractmethod
+    def twin(self) -> Any:
+        """The simulation on samples of the Gaussian model."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Lines that go with the prediction."""
+        return []
+
+    @abc.abstractmethod
+    def draw_theory(self) -> list[Path]:
+        """Write the figures of the prediction alone; returns their paths."""
+
+    @abc.abstractmethod
+    def draw_practice(self) -> list[Path]:
+        """Write the figures of the simulation alone; returns their paths."""
+
+    @abc.abstractmethod
+    def draw(self) -> list[Path]:
+        """Write the figures and the page of the comparison; returns their paths."""
+
+    # --- generator and model ---
+
+    @cached_property
+    def source(self) -> "Generator":
+        """The generator by its name, without features, on its device."""
+        from gaussequiv import generators
+
+        section = self.experiment.generator
+        match section.name:
+            case "single-layer":
+                matrix, activation = self._single_layer
+                generator = generators.single_layer(matrix, activation)
+            case "deep-random":
+                widths = section.widths or (500, 500, 500, 1000)
+                generator = generators.deep_random(widths, section.activation or "sign", section.seed)
+            case _:
+                generator = generators.load(section.name)
+        return generator.to(device=self.experiment.simulation.device)
+
+    @cached_property
+    def generator(self) -> "Generator":
+        """The generator of the experiment: its last layer are the features, where there are any."""
+        return self.source if self._features is None else self.source.then(self._features)
+
+    @cached_property
+    def model(self) -> GaussianModel:
+        """The equivalent Gaussian model."""
+        path, key = self.folder / "model.safetensors", self._key(*MODEL)
+        if path.is_file():
+            model = GaussianModel.load(path)
+            if model.provenance.get("key") == key:
+                return model
+        model = self._computed_model()
+        provenance = {**model.provenance, "key": key}
+        fields = {name: getattr(model, name) for name in ("Omega", "Phi", "Psi", "mean_x", "mean_c", "standard_errors")}
+        model = GaussianModel(**fields, provenance=provenance)
+        self.save_experiment()
+        model.save(path)
+        return model
+
+    # --- theory beside simulation ---
+
+    @cached_property
+    def comparisons(self) -> tuple[Compared, Compared | None]:
+        """Theory beside the simulation and, if wanted, beside that on the Gaussian twin; both saved as JSON."""
+        if self.experiment.simulation.seeds < 2:
+            raise InputError("simulation.seeds = 1 has no standard error; simulate at least two seeds to compare")
+        comparison = compare(self.theory, self.practice)
+        comparison.save(self.folder / f"comparison{self.suffix}.json")
+        if not self.experiment.simulation.twin:
+            return comparison, None
+        twin = compare(self.theory, self.twin)
+        twin.save(self.folder / f"comparison-twin{self.suffix}.json")
+        return comparison, twin
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What a page shows at its end: the experiment, the model, the versions."""
+        return {"experiment": self._values, "model": dict(self.model.provenance), "versions": versions()}
+
+    def save_experiment(self) -> None:
+        """Write the sections of the experiment that were used, and the versions that ran it."""
+        import tomli_w
+
+        atomic_write_text(self.folder / "experiment.toml", tomli_w.dumps(self._values))
+        atomic_write_text(self.folder / "provenance.json", json.dumps(versions(), indent=1) + "\n")
+
+    # --- parts ---
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        return self.experiment.model_dump(exclude_none=True, include=set(self.sections))
+
+    @cached_property
+    def _single_layer(self) -> tuple[Any, str]:
+        from gaussequiv.generators import gaussian_matrix
+
+        section = self.experiment.generator
+        matrix = gaussian_matrix(section.input_dim or 1000, section.latent_dim or 500, section.seed)
+        return matrix, section.activation or "sign"
+
+    @cached_property
+    def _features(self) -> "Features | None":
+        from gaussequiv import generators
+
+        section = self.experiment.features
+        if section.kind == "none":
+            return None
+        return generators.random_features(
+            self.source.input_dim, section.width, section.activation, section.kind, section.seed
+        )
+
+    def _computed_model(self) -> GaussianModel:
+        from gaussequiv import generators
+
+        if self.experiment.uses_closed_form:
+            model = GaussianModel.single_layer(*self._single_layer)
+            if self._features is None:
+                return model
+            return model.then(self._features.weight_matrix, self.experiment.features.activation)
+        e = self.experiment.estimate
+        report = lambda done, of: self.progress("estimate", done, of)  # noqa: E731
+        return generators.estimate(self.generator, e.samples, e.seed, e.workers, report)
+
+    def _curve(self, name: str, parts: tuple[str, ...], compute: Callable[[], T]) -> T:
+        path, key = self.folder / name, self._key(*parts)
+        if path.is_file():
+            curve = load(path)
+            if curve.data.attrs.get("key") == key:
+                return curve  # type: ignore[return-value]
+        computed = compute()
+        computed = type(computed)(computed.data.assign_attrs(key=key))
+        computed.save(path)
+        return computed
+
+    def _saved(self, drawn: dict[str, Any]) -> list[Path]:
+        from gaussequiv.report import figures
+
+        paths = [self.folder / f"{name}{self.suffix}.png" for name in drawn]
+        for figure, path in zip(drawn.values(), paths, strict=True):
+            figures.save(figure, path)
+        return paths
+
+    def _images(self) -> Any:
+        """Up to 36 samples as images, where the generator makes any."""
+        from gaussequiv import generators
+
+        if not isinstance(self.source.module, generators.DCGAN):
+            return None
+        shape = self.source.module.shape
+        return self.source.sample(36, 0)[1].reshape(36, shape.channels, shape.size, shape.size)
+
+    def _pictures(self) -> dict[str, tuple[str, str]]:
+        """Figures of the generator as SVG, each with its caption: the spectrum, and samples of one that makes images."""
+        from gaussequiv.report import figures
+
+        pictures = {
+            "spectrum": (figures.svg(figures.spectrum(self.model)), "Spectrum of the covariance of the inputs.")
+        }
+        images = self._images()
+        if images is not None:
+            pictures["samples"] = (figures.svg(figures.samples(images)), f"Samples of {self.source.name}.")
+        return pictures
+
+    def _simulation(self, stage: str, parts: tuple[str, ...]) -> dict[str, Any]:
+        """The options of every simulation."""
+        e = self.experiment.simulation
+        return {
+            "seeds": e.seeds,
+            "seed": e.seed,
+            "test_samples": e.test_samples,
+            "device": e.device,
+            "checkpoint": self.folder / f"{stage}-{self._key(*parts)[:12]}.partial",
+            "progress": lambda done, of: self.progress(stage, done, of),
+        }
+
+    def _key(self, *parts: str) -> str:
+        """Hash of the sections that a stage depends on, of the weights file, and of the version."""
+        values = self.experiment.model_dump(mode="json", include=set(parts))
+        name = self.experiment.generator.name
+        weights = hashlib.sha256(Path(name).read_bytes()).hexdigest() if Path(name).is_file() else ""
+        for section in ("estimate", "theory"):
+            values.get(section, {}).pop("workers", None)  # no result depends on it
+        values.get("simulation", {}).pop("twin", None)  # nor the simulation on whether there is a second one
+        values.get("batch", {}).pop("bayes", None)  # nor on a line drawn beside it
+        return hashlib.sha256(json.dumps([values, weights, __version__], sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the libraries that the numbers come from."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"gaussequiv": __version__, "python": platform.python_version()}
+    for name in ("numpy", "scipy", "torch"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
