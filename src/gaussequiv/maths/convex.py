@@ -25,6 +25,7 @@ RESOLVED = 2e-14  # size of the last coefficients, relative to the values, of a 
 CHOPPED = 1e-15  # size of coefficients that are rounding
 WIDTHS = (1e-3, 1e-5, 1e-7)  # of intervals that hold a joint, tried in turn
 SMOOTH = 1e-7  # jump of a slope, relative to the slopes, that is no kink
+FAITHFUL = 1e-9  # difference from the function, relative to the larger of it and one, up to which pieces stand for it
 NEAR = 4.0  # arguments whose slopes say what is small
 BEND = 1e-9  # part of the slopes by which they may fall and a function still be convex to rounding
 TRIES = 12  # steps of a proximal map that only places the ends of panels
@@ -59,6 +60,22 @@ class Convex(Loss):
         low, high = self._domain()
         joints = self._joints(low, high)
         self._assemble(low, high, joints)
+        self._require_faithful(low, high)
+
+    def _require_faithful(self, low: float, high: float) -> None:
+        """Refuse a function that the pieces do not reproduce, rather than compute with another one."""
+        start, end = float(np.arcsinh(low)), float(np.arcsinh(high))
+        near = np.concatenate(
+            [self.edges + d * np.maximum(1.0, np.abs(self.edges)) for d in (-1e-4, -1e-6, 1e-6, 1e-4)]
+        )
+        x = np.clip(np.concatenate([np.sinh(np.linspace(start, end, 2003)), near]), low, high)
+        expected = self._values(x)
+        wrong = np.abs(self(x) - expected) > FAITHFUL * np.maximum(1.0, np.abs(expected))
+        if wrong.any() or not all(np.isfinite(kink).all() for kink in self.kinks):
+            raise InputError(
+                f"the loss {self.name} is not resolved near {x[np.argmax(wrong)]:.4g}: it has too many, or too sharp, kinks; "
+                "expected a convex function that is smooth between a few places"
+            )
 
     def __call__(self, x: Array) -> Array:
         return self._evaluate(np.asarray(x, dtype=float), 0)
