@@ -1,0 +1,196 @@
+"""Losses from values alone: the named ones again, kinks of any kind, averages by brute force, laws of minima, refusals."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+import gaussequiv as ge
+from gaussequiv.maths.convex import Convex
+from gaussequiv.maths.losses import LOSSES, LogitLabels, SignLabels
+
+PARTS = ("curvature", "square", "pull", "value", "spread")
+V, SCALE = np.array([1e-3, 0.3, 5.0, 200.0, 1e5]), np.array([0.5, 0.7, 2.0, 4.0, 100.0])
+STEEP = np.array([0.1, 0.5, 3.0, 20.0, 100.0])
+SIGN = SignLabels(STEEP / np.sqrt(1 + STEEP**2), STEEP)
+LOGIT = LogitLabels(np.array([0.2, 1.0, 2.0, 0.5, 1.5]), np.array([1.0, 0.3, 1.0, 2.0, 0.8]))
+FUNCTIONS = {  # the named losses as anyone would write them
+    "square": lambda r: r**2 / 2,
+    "logistic": lambda x: np.logaddexp(0, -x),
+    "hinge": lambda x: np.maximum(0, 1 - x),
+    "squared-hinge": lambda x: np.maximum(0, 1 - x) ** 2 / 2,
+    "huber": lambda r: np.where(np.abs(r) < 1, r**2 / 2, np.abs(r) - 0.5),
+    "absolute": np.abs,
+}
+OTHERS = {  # function, slope, kinks
+    "pinball": (lambda r: np.maximum(0.9 * r, -0.1 * r), lambda r: np.where(r > 0, 0.9, -0.1), [0.0]),
+    "insensitive": (lambda r: np.maximum(0, np.abs(r) - 0.3), lambda r: np.sign(r) * (np.abs(r) > 0.3), [-0.3, 0.3]),
+    "log-cosh": (lambda r: np.logaddexp(r, -r) - np.log(2), np.tanh, []),
+    "quartic": (lambda r: r**4, lambda r: 4 * r**3, []),
+    "exponential": (lambda x: np.exp(-x), lambda x: -np.exp(-x), []),
+    "root": (lambda r: np.sqrt(1 + r**2) - 1, lambda r: r / np.sqrt(1 + r**2), []),
+    "cubed hinge": (lambda x: np.maximum(0, 1 - x) ** 3, lambda x: -3 * np.maximum(0, 1 - x) ** 2, []),
+    "perceptron": (lambda x: np.maximum(0, -x), lambda x: np.where(x < 0, -1.0, 0.0), [0.0]),
+    "smooth hinge": (
+        lambda x: np.where(x < 0, 0.5 - x, np.maximum(0, 1 - x) ** 2 / 2),
+        lambda x: np.clip(x - 1, -1, 0),
+        [],
+    ),
+    "hinge and ridge": (
+        lambda x: np.maximum(0, 1 - x) + 0.1 * (x - 0.4) ** 2,
+        lambda x: np.where(x < 1, -1.0, 0.0) + 0.2 * (x - 0.4),
+        [1.0],
+    ),
+    "far": (lambda r: np.abs(r) + np.maximum(0, r - 300), lambda r: np.sign(r) + (r > 300), [0.0, 300.0]),
+    "tiny": (lambda r: 1e-8 * np.abs(r - 0.7), lambda r: 1e-8 * np.sign(r - 0.7), [0.7]),
+    "large": (lambda r: 1e8 * np.abs(r - 0.7), lambda r: 1e8 * np.sign(r - 0.7), [0.7]),
+    "close": (
+        lambda r: np.abs(r - 0.3) + np.abs(r - 0.31),
+        lambda r: np.sign(r - 0.3) + np.sign(r - 0.31),
+        [0.3, 0.31],
+    ),
+    "line": (lambda x: -x, lambda x: -np.ones_like(x), []),
+}
+
+
+def of(name):
+    return LOSSES[name].of
+
+
+# --- the named losses again ---
+
+
+def problem(output, loss, penalty=None):
+    omega = np.arange(1, 13) ** -1.0
+    model = ge.GaussianModel(np.diag(omega), np.sqrt(0.8 * omega / 12)[:, None])
+    return ge.FullBatch(model, ge.Perceptron([1.0], output, 0.4), loss, penalty)
+
+
+# --- values, slopes, kinks ---
+
+
+def test_the_slope_at_a_kink_is_that_from_the_left():
+    loss = Convex(np.abs, "residual")
+    np.testing.assert_allclose(loss.slope(np.array([-1e-12, 0.0, 1e-12])), [-1, -1, 1], rtol=1e-9)
+
+
+def test_functions_of_one_number_are_functions():
+    loss = Convex(lambda x: math.exp(-x) if x > -700 else math.inf)
+    np.testing.assert_allclose(loss(np.array([-3.0, 0.0, 2.0])), np.exp([3.0, 0.0, -2.0]), rtol=1e-12)
+    np.testing.assert_allclose(Convex(lambda x: math.exp(-x))(np.array([1.0])), np.exp(-1), rtol=1e-12)  # overflows
+    branch = Convex(lambda x: 1 - x if x < 1 else 0.0, "margin", "mine")
+    assert [float(k[0]) for k in branch.kinks] == pytest.approx([1.0])
+    assert branch.name == "mine"
+    assert repr(branch) == "Convex('mine')"
+
+
+def test_the_margin_of_a_residual_loss_is_that_of_the_label():
+    loss, x = Convex(lambda r: np.abs(r - 0.2), "residual"), np.linspace(-3, 3, 61)
+    np.testing.assert_allclose(loss.margin()(x), np.abs(1 - x - 0.2), atol=1e-13)
+    assert loss.margin().of == "margin"
+    assert Convex(np.exp).margin().of == "margin"
+
+
+def test_a_function_may_be_infinite_far_away():
+    loss = Convex(lambda x: np.where(x > -5, x - 5 * np.log1p(np.maximum(x, -5 + 1e-12) / 5), np.inf), "residual")
+    x = np.linspace(-4, 20, 101)
+    np.testing.assert_allclose(loss(x), x - 5 * np.log1p(x / 5), rtol=1e-9, atol=1e-11)
+
+
+# --- averages and laws of functions without a name ---
+
+
+def brute(slope, kinks, V, scale):
+    """Averages of a residual loss by bisection of w = x + V phi'(x) on a fine grid of xi."""
+    xi = np.linspace(-9, 9, 400_001)
+    weight = np.exp(-(xi**2) / 2) / np.sqrt(2 * np.pi) * (xi[1] - xi[0])
+    w = scale * xi
+    low, high = w - (1 + V) * 1e4, w + (1 + V) * 1e4
+    for _ in range(100):
+        x = (low + high) / 2
+        above = x + V * slope(x) > w
+        low, high = np.where(above, low, x), np.where(above, x, high)
+    g = (w - x) / V
+    return {
+        "square": weight @ g**2,
+        "pull": -weight @ g,
+        "curvature": weight @ (g * xi) / scale,
+        "spread": weight @ x**2,
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["pinball", "insensitive", "log-cosh", "root", "close", "hinge and ridge", "smooth hinge"]
+)
+@pytest.mark.parametrize(("V", "scale"), [(0.5, 1.0), (20.0, 6.0)])
+def test_averages_are_those_of_the_proximal_map(name, V, scale):
+    """The curvature by Stein's lemma: E g' = E g xi / s."""
+    function, slope, kinks = OTHERS[name]
+    found = Convex(function, "residual").averages(np.array([V]), np.array([scale]), None, 2)
+    expected = brute(slope, kinks, V, scale)
+    for part, value in expected.items():
+        np.testing.assert_allclose(getattr(found, part), value, rtol=1e-7, atol=1e-9, err_msg=part)
+
+
+STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
+
+
+@pytest.mark.parametrize("name", ["pinball", "log-cosh", "insensitive"])
+def test_a_multiple_of_a_loss_wants_that_multiple_of_the_penalty(name):
+    function = OTHERS[name][0]
+    one = ge.predict(problem("linear", function), alpha=[0.5, 2.0], penalty=0.1)
+    other = ge.predict(problem("linear", lambda r: 25 * function(r)), alpha=[0.5, 2.0], penalty=2.5)
+    np.testing.assert_allclose(other.test_error, one.test_error, rtol=1e-10)
+    np.testing.assert_allclose(other.data["train_loss"], 25 * one.data["train_loss"], rtol=1e-10)
+    np.testing.assert_allclose(25 * other.data["V"], one.data["V"], rtol=1e-10)
+
+
+def test_quantiles_of_symmetric_labels_mirror_each_other_and_the_median_is_half_the_absolute_loss():
+    def pinball(level):
+        return lambda r: np.maximum(level * r, (level - 1) * r)
+
+    low, high = (ge.predict(problem("linear", pinball(level)), alpha=[0.5, 2.0], penalty=0.1) for level in (0.2, 0.8))
+    np.testing.assert_allclose(low.test_error, high.test_error, rtol=1e-10)
+    median = ge.predict(problem("linear", pinball(0.5)), alpha=[0.5, 2.0], penalty=0.1)
+    absolute = ge.predict(problem("linear", "absolute"), alpha=[0.5, 2.0], penalty=0.2)
+    np.testing.assert_allclose(median.test_error, absolute.test_error, rtol=1e-10)
+
+
+# --- any greatest of lines ---
+
+
+@st.composite
+def lines(draw):
+    """Slopes, knots at odd places apart, and the height at the first knot."""
+    count = draw(st.integers(1, 4))
+    jumps = [draw(st.floats(0.1, 2.0)) for _ in range(count)]
+    knots = np.cumsum([draw(st.floats(-3.0, 3.0)), *(draw(st.floats(0.1, 2.0)) for _ in range(count - 1))])
+    knots = np.round(knots * 40) / 40 + 0.0107  # far from 0 and from halves of intervals
+    return draw(st.floats(-3.0, -0.1)), np.array(jumps), knots, draw(st.floats(-1.0, 1.0))
+
+
+def greatest(first, jumps, knots, height):
+    return lambda x: height + first * x + np.maximum(0, np.asarray(x)[..., None] - knots) @ jumps
+
+
+# --- refusals ---
+
+
+def failing(x):
+    raise KeyError("no")
+
+
+REFUSED = {
+    "a concave one": (lambda x: -(x**2), "is not convex: between .* it lies above its chord"),
+    "a step": (np.tanh, "the loss tanh is not convex"),
+    "a wave": (lambda x: x**2 + np.sin(5 * x), "is not convex"),
+    "a dent": (lambda x: np.abs(x) - 0.01 * np.exp(-1e4 * (x - 0.5) ** 2), "is not convex"),
+    "a constant": (lambda x: 0 * x + 3, "is constant; expected a convex function that prefers"),
+    "NaN": (lambda x: x * np.nan, "is not finite near 0"),
+    "a logarithm": (np.log, "the loss log is not finite near 0"),
+    "one that fails": (failing, r"the loss failing fails \(KeyError: 'no'\); expected a function of one number"),
+    "words": (lambda x: "much", "fails .*expected a function of one number"),
+    "three numbers": (lambda x: np.zeros(3), "fails .*expected a function of one number"),
+    "no function": (3, "the loss is a int; expected a convex function of one number"),
+}
