@@ -600,7 +600,7 @@ def test_an_interrupt_ends_with_130_and_the_finished_stages_stay(experiment, tmp
         "--out",
         "run",
         "--set",
-        "times.end=5000",
+        "times.end=100000",
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + 120
