@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gaussequiv.errors import InputError as InputError
     from gaussequiv.errors import StorageError as StorageError
     from gaussequiv.maths.activations import Activation as Activation
+    from gaussequiv.maths.convex import Convex as Convex
     from gaussequiv.maths.kernels import sphere_kernel as sphere_kernel
     from gaussequiv.maths.losses import Loss as Loss
     from gaussequiv.maths.solvers import Status as Status
@@ -58,6 +59,7 @@ _HOMES = {
     "GaussianModel": "models.gaussian",
     "InputError": "errors",
     "Kernel": "models.batch",
+    "Convex": "maths.convex",
     "Loss": "maths.losses",
     "MeasuredTeacher": "models.teachers",
     "OnlineSGD": "models.problems",

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gaussequiv as ge
@@ -61,6 +62,51 @@ def of(name):
 # --- the named losses again ---
 
 
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("labels", [None, SIGN, LOGIT], ids=["residuals", "signs", "logits"])
+def test_averages_from_values_are_those_of_the_named_loss(name, labels):
+    """With very stiff and very soft proximal maps, and steep labels; values to rounding of the function itself."""
+    named, found = LOSSES[name], Convex(FUNCTIONS[name], of(name))
+    if labels is not None:
+        named, found = named.margin(), found.margin()
+    elif named.of == "margin":
+        return
+    expected, averages = named.averages(V, SCALE, labels, 2), found.averages(V, SCALE, labels, 2)
+    for part in PARTS:
+        np.testing.assert_allclose(
+            getattr(averages, part), getattr(expected, part), rtol=1e-10, atol=3e-15, err_msg=part
+        )
+    if labels is not None:
+        np.testing.assert_allclose(
+            found.mistakes(V, SCALE, labels), named.mistakes(V, SCALE, labels), rtol=1e-10, atol=1e-15
+        )
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("output", ["linear", "sign", "logit"])
+def test_curves_from_values_are_those_of_the_named_loss(name, output):
+    if output == "linear" and of(name) == "margin":
+        return
+    alpha, penalty = [0.3, 1.0, 4.0], [1e-3, 0.1, 10.0]
+    one = ge.predict(problem(output, Convex(FUNCTIONS[name], of(name))), alpha=alpha, penalty=penalty)
+    other = ge.predict(problem(output, name), alpha=alpha, penalty=penalty)
+    assert (one.status == "ok").all()
+    for quantity in ("V", "q", "m", "norm", "test_error", "train_loss"):
+        np.testing.assert_allclose(one.data[quantity], other.data[quantity], rtol=1e-9, atol=1e-14, err_msg=quantity)
+
+
+@pytest.mark.parametrize("name", ["square", "squared-hinge", "hinge", "huber", "absolute"])
+@pytest.mark.parametrize(("factor", "shift"), [(1e-8, 0.0), (1e8, 0.0), (1.0, 0.37), (3.0, -200.25)])
+def test_a_piecewise_quadratic_function_is_found_to_be_one(name, factor, shift):
+    loss, named = Convex(lambda x: factor * FUNCTIONS[name](x - shift), of(name)), LOSSES[name]
+    assert loss.quadratics is not None
+    np.testing.assert_allclose(loss.quadratics.knots, np.array(named.knots) + shift, rtol=1e-12, atol=1e-12)
+    bends = [c[2] for c in loss.quadratics.pieces]
+    np.testing.assert_allclose(bends, [factor * c[2] for c in named.pieces], rtol=1e-9, atol=1e-12 * factor)
+    x = np.linspace(-400, 400, 4001)
+    np.testing.assert_allclose(loss(x), factor * named(x - shift), rtol=1e-11, atol=1e-11 * factor)
+
+
 def problem(output, loss, penalty=None):
     omega = np.arange(1, 13) ** -1.0
     model = ge.GaussianModel(np.diag(omega), np.sqrt(0.8 * omega / 12)[:, None])
@@ -68,6 +114,38 @@ def problem(output, loss, penalty=None):
 
 
 # --- values, slopes, kinks ---
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_values_slopes_and_kinks_are_found(name):
+    function, slope, kinks = OTHERS[name]
+    loss = Convex(function, "residual")
+    x = np.concatenate([np.linspace(-9, 9, 3001) + 1e-4, np.sinh(np.linspace(-5, 5, 300)) * 10])
+    if name == "exponential":
+        x = x[x > -100]
+    size = np.abs(function(x))
+    np.testing.assert_allclose(
+        loss(x), function(x), rtol=1e-12, atol=1e-13 * np.abs(function(np.array([-1.0, 1.0]))).max()
+    )
+    np.testing.assert_allclose(loss.slope(x), slope(x), rtol=1e-9, atol=1e-11 * np.median(size))
+    np.testing.assert_allclose([kink.place for kink in loss.kinks], kinks, rtol=1e-12, atol=1e-12)
+    for kink in loss.kinks:
+        left, right = slope(np.array([kink.place - 1e-7, kink.place + 1e-7]))
+        np.testing.assert_allclose([kink.left, kink.right], [left, right], rtol=1e-6, atol=1e-6 * abs(right - left))
+
+
+@pytest.mark.parametrize("power", [2, 3])
+@pytest.mark.parametrize("width", [0.3, 0.017, 2.5])
+def test_a_tube_with_soft_walls_has_its_joints_where_they_are(power, width):
+    loss = Convex(lambda r: np.maximum(0, np.abs(r) - width) ** power, "residual")
+    x = np.array([-5.0, -1.0, 0.0, 1.0, 5.0])
+    np.testing.assert_allclose(
+        loss.slope(x), np.sign(x) * power * np.maximum(0, np.abs(x) - width) ** (power - 1), atol=1e-12
+    )
+    inner = loss.pieces.edges[np.abs(loss.pieces.edges) < 3]
+    assert min(abs(inner - width)) < 1e-9
+    assert min(abs(inner + width)) < 1e-9
+    assert not loss.kinks
 
 
 def test_the_slope_at_a_kink_is_that_from_the_left():
@@ -80,7 +158,7 @@ def test_functions_of_one_number_are_functions():
     np.testing.assert_allclose(loss(np.array([-3.0, 0.0, 2.0])), np.exp([3.0, 0.0, -2.0]), rtol=1e-12)
     np.testing.assert_allclose(Convex(lambda x: math.exp(-x))(np.array([1.0])), np.exp(-1), rtol=1e-12)  # overflows
     branch = Convex(lambda x: 1 - x if x < 1 else 0.0, "margin", "mine")
-    assert [float(k[0]) for k in branch.kinks] == pytest.approx([1.0])
+    assert [kink.place for kink in branch.kinks] == pytest.approx([1.0])
     assert branch.name == "mine"
     assert repr(branch) == "Convex('mine')"
 
@@ -96,6 +174,32 @@ def test_a_function_may_be_infinite_far_away():
     loss = Convex(lambda x: np.where(x > -5, x - 5 * np.log1p(np.maximum(x, -5 + 1e-12) / 5), np.inf), "residual")
     x = np.linspace(-4, 20, 101)
     np.testing.assert_allclose(loss(x), x - 5 * np.log1p(x / 5), rtol=1e-9, atol=1e-11)
+
+
+def test_a_function_that_ends_is_a_wall():
+    """w is held at the wall wherever the function would want to go on."""
+    box = Convex(lambda x: np.where(np.abs(x) <= 1, x**2 / 2, np.inf), "residual")
+    assert [(kink.place, kink.left == -np.inf, kink.right == np.inf) for kink in box.kinks] == [
+        (pytest.approx(-1), True, False),
+        (pytest.approx(1), False, True),
+    ]
+    xi = np.linspace(-10, 10, 2_000_001)
+    weight = np.exp(-(xi**2) / 2) / np.sqrt(2 * np.pi) * (xi[1] - xi[0])
+    x = np.clip(2.0 * xi / 1.5, -1, 1)
+    found = box.averages(np.array([0.5]), np.array([2.0]), None)
+    np.testing.assert_allclose(found.spread, weight @ x**2, rtol=1e-9)
+    np.testing.assert_allclose(found.square, weight @ ((2.0 * xi - x) / 0.5) ** 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("V", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("name", [n for n in OTHERS if n not in ("exponential", "line")])
+def test_no_field_is_lost(name, V):
+    """A multiple V of the loss moves w by V phi'(x): E w^2 = E (x + V phi')^2 and E (w - x) = V E phi' are identities."""
+    loss, scale = Convex(OTHERS[name][0], "residual"), np.array([0.3, 3.0, 30.0])
+    found = loss.averages(np.full(3, V), scale, None, 2)
+    moved = scale**2 - found.spread - V**2 * found.square  # 2 V E x phi'(x), at least that of x = 0: V E phi' x >= 0
+    inner = scale**2 * (1 - V * found.curvature) - found.spread  # V E x phi' by Stein's lemma: E w x = s^2 E x'
+    np.testing.assert_allclose(moved / scale**2, 2 * inner / scale**2, rtol=1e-8, atol=1e-9)
 
 
 # --- averages and laws of functions without a name ---
@@ -174,6 +278,35 @@ def greatest(first, jumps, knots, height):
     return lambda x: height + first * x + np.maximum(0, np.asarray(x)[..., None] - knots) @ jumps
 
 
+@given(lines())
+@settings(max_examples=25, deadline=None)
+def test_the_greatest_of_any_lines_has_its_kinks(drawn):
+    first, jumps, knots, height = drawn
+    loss = Convex(greatest(first, jumps, knots, height), "residual")
+    np.testing.assert_allclose([kink.place for kink in loss.kinks], knots, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose([kink.right - kink.left for kink in loss.kinks], jumps, rtol=1e-9)
+    assert loss.quadratics is not None
+
+
+@pytest.mark.parametrize("output", ["linear", "sign"])
+@pytest.mark.parametrize("name", ["log-cosh", "root", "quartic", "cubed hinge", "hinge and ridge"])
+def test_the_norm_is_the_slope_of_the_minimum_in_the_penalty(name, output):
+    """The envelope theorem: d (min F / n) / d penalty = norm / (2 alpha)."""
+    batch, at = (
+        problem(output, Convex(OTHERS[name][0], "margin" if "hinge" in name and output == "sign" else "residual")),
+        0.2,
+    )
+    step = 1e-3 * at
+    penalties = [at + k * step for k, _ in STENCIL]
+    minimum = {}
+    for (k, _), penalty in zip(STENCIL, penalties, strict=True):
+        curve = ge.predict(batch, alpha=[0.7, 2.0], penalty=penalty)
+        minimum[k] = curve.data.train_loss.values + penalty * curve.data.norm.values / (2 * curve.alpha)
+    slope = sum(weight * minimum[k] for k, weight in STENCIL) / step
+    norm = ge.predict(batch, alpha=[0.7, 2.0], penalty=at).data.norm.values
+    np.testing.assert_allclose(slope, norm / (2 * np.array([0.7, 2.0])), rtol=1e-7)
+
+
 # --- refusals ---
 
 
@@ -194,3 +327,17 @@ REFUSED = {
     "three numbers": (lambda x: np.zeros(3), "fails .*expected a function of one number"),
     "no function": (3, "the loss is a int; expected a convex function of one number"),
 }
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_convex_function_is_refused_in_one_sentence(case):
+    function, sentence = REFUSED[case]
+    with pytest.raises(ge.InputError, match=sentence) as caught:
+        Convex(function, "residual")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_function_with_too_many_kinks_is_refused():
+    knots = np.linspace(-3, 3, 301) + 0.001
+    with pytest.raises(ge.InputError, match=r"not resolved near .* too many, or too sharp, kinks"):
+        Convex(lambda x: np.abs(np.asarray(x)[..., None] - knots).sum(-1), "residual")

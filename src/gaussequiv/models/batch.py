@@ -15,6 +15,7 @@ from gaussequiv.models.gaussian import GaussianModel, _array, _frozen
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.teachers import MeasuredTeacher, Output, Perceptron, checked_output
 
+TINY = 1e-9  # of margins and of slopes, relative to usual ones
 BOUNDARY = 1e-6  # part of the variance of a teacher's field by which the inputs may seem to explain more than all of it
 
 
@@ -326,4 +327,11 @@ def _fitting(given: Any, output: str) -> Loss:
             f"the {found.name} loss is one of labels +1 and -1, and the teacher's are real; "
             "expected the output sign, logit or probit, or loss='square'"
         )
+    if not real:
+        low, high, *around = found.margin().slope(np.array([-TINY, TINY, -1.0, 1.0]))
+        if max(low, -high) <= TINY * max(abs(a) for a in around):
+            raise InputError(
+                f"the {found.name} loss is least at the margin 0, where no weights are needed: it does not prefer right labels "
+                "to wrong ones; expected a function that falls at 0, or one of the residual: Convex(function, 'residual')"
+            )
     return found

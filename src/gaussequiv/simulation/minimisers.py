@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from gaussequiv.errors import InputError
 from gaussequiv.maths.convex import Convex
 from gaussequiv.maths.losses import Logistic, Loss, Quadratics
 
@@ -125,6 +126,8 @@ def path(loss: Loss, c: Tensor, A: Tensor, penalties: list[float]) -> Iterator[t
     the same root, by multipliers.
     """
     phi = form(loss, A)
+    if isinstance(loss, Convex) and loss.quadratics is not None:
+        loss = loss.quadratics
     if isinstance(loss, Quadratics) and not loss.knots and loss.pieces[0][2] > 0:
         yield from _ridge(c + loss.pieces[0][1] / loss.pieces[0][2], A, [p / loss.pieces[0][2] for p in penalties])
         return
@@ -157,6 +160,8 @@ def form(loss: Loss, like: Tensor) -> Form:
         return torch.as_tensor(numbers, dtype=like.dtype, device=like.device)
 
     none = tensor([])
+    if isinstance(loss, Convex) and loss.quadratics is not None:
+        loss = loss.quadratics
     if isinstance(loss, Quadratics):
         return _quadratics(tensor(loss.knots), tensor(loss.pieces))
     if isinstance(loss, Logistic):
@@ -168,7 +173,12 @@ def form(loss: Loss, like: Tensor) -> Form:
             none,
         )
     found = loss.kinks if isinstance(loss, Convex) else []
-    kinks, jumps = tensor([k for k, *_ in found]), tensor([right - left for _, left, right, _ in found])
+    kinks, jumps = tensor([kink.place for kink in found]), tensor([kink.right - kink.left for kink in found])
+    if torch.isinf(jumps).any():
+        raise InputError(
+            f"the loss {loss.name} is infinite beyond {float(kinks[torch.isinf(jumps)][0]):.4g}; training needs a finite one: "
+            "expected a function with values everywhere"
+        )
 
     def value(x: Tensor) -> Tensor:
         return tensor(loss(x.cpu().numpy())) - torch.relu(x[..., None] - kinks) @ jumps
