@@ -304,7 +304,7 @@ def test_sample_complexities_are_those_of_whole_samples(model):
         ({"times": [1.0]}, "not at times"),
         ({"alpha": [-1]}, "alpha="),
         ({"penalty": -1.0}, "penalty=-1"),
-        ({"penalty": 0.0}, "no unique minimum"),
+        ({"penalty": float("nan")}, "penalty=nan"),
         ({"penalty": "optimal"}, "curve.data.penalty"),
         ({"penalty": xr.DataArray([1.0], dims="alpha")}, "expected one each"),
         ({"seeds": 0}, "seeds=0"),

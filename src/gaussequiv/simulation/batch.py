@@ -26,6 +26,7 @@ from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
 from gaussequiv.simulation.checkpoints import Checkpoint, described
 from gaussequiv.simulation.functions import functions
+from gaussequiv.simulation.limits import known, limit
 from gaussequiv.simulation.minimisers import path, values
 from gaussequiv.simulation.samples import OnDevice, device_of, fingerprint, name_of
 
@@ -58,7 +59,7 @@ def simulate(
         alpha: n / N, increasing; rounded to whole numbers n, which have to differ. Those of the curve are n / N, and theory is
             compared at them.
         penalty: a number or increasing numbers, or an `xarray.DataArray` over alpha, one penalty each (the `penalty` of a
-            curve of best penalties); that of the problem if left out. 0 is for the square loss only: least norm.
+            curve of best penalties); that of the problem if left out. 0 is the limit of no penalty, for losses with a name.
         seeds: number of independent sets of samples.
         seed: of all random streams.
         test_samples: fresh samples of each seed.
@@ -70,12 +71,12 @@ def simulate(
     Returns:
         A curve with the means over seeds of test_error, train_loss, train_error, q, m and norm, their standard errors `*_se`,
         `test_errors` and `train_losses` of all seeds, and `residual`, the worst certificate: the norm of the gradient
-        relative to its parts, or the duality gap relative to the minimum.
+        relative to its parts, or the duality gap relative to the minimum. A point without a minimum is NaN, with its reason in
+        `curve.reasons`: without a penalty the logistic loss has none where the samples of a seed are linearly separable.
 
     Raises:
-        InputError: inputs of another size than the model's, no penalty, a penalty 0 for another loss than the square, a
-            `MeasuredTeacher` without its function, an alpha that is no sample, two that are the same number of samples, or a
-            checkpoint of another simulation.
+        InputError: inputs of another size than the model's, no penalty, a `MeasuredTeacher` without its function, an
+            alpha that is no sample, two that are the same number of samples, or a checkpoint of another simulation.
 
     """
     if not isinstance(problem, FullBatch):
@@ -131,7 +132,7 @@ def simulate(
         "seed": seed,
         "test_samples": test_samples,
     }
-    return _curve(axes, results, provenance)
+    return _curve(axes, results, provenance, grid, problem.learned)
 
 
 def _counts(alpha: Any, N: int) -> Array:
@@ -171,8 +172,6 @@ def _penalties(problem: FullBatch, penalty: Any, alpha: Array) -> tuple[dict[str
         row = checked_grid("penalty", [number("penalty", wanted)] if single else wanted, positive=False)
         axes = {"alpha": alpha, "penalty": row[0] if single else row}
         grid = np.tile(row, (len(alpha), 1))
-    if (grid == 0).any() and problem.learned.name != "square":
-        raise InputError(f"penalty 0 of the {problem.learned.name} loss has no unique minimum; expected a positive one")
     return (axes | {"best": grid[:, 0]} if paired else axes), grid
 
 
@@ -289,33 +288,35 @@ def _seed(
 
 
 def minimised(loss: Loss, x: Tensor, y: Tensor, penalties: list[float]) -> tuple[Tensor, list[float]]:
-    """Minimisers (penalties, N) and their certificates; solved in the span of the samples, largest penalty first."""
+    """Minimisers (penalties, N) and their certificates; solved in the span of the samples, largest penalty first.
+
+    Where there is no minimum the certificate is infinite, and NaN where the limit of no penalty is not known.
+    """
     n, N = x.shape
     basis = None
     if n < N:
         basis = torch.linalg.qr(x.T)[0]
         x = x @ basis
     c, A = (torch.zeros_like(y), y[:, None] * x) if loss.of == "margin" else (y, -x)
-    order = sorted(range(len(penalties)), key=lambda i: -penalties[i])
-    found: dict[int, tuple[Tensor, float]] = {}
-    for i, (w, left) in zip(order, path(loss, c, A, [penalties[i] for i in order]), strict=True):
-        found[i] = (w if basis is None else basis @ w), left
-    return torch.stack([found[i][0] for i in range(len(penalties))]), [found[i][1] for i in range(len(penalties))]
+    order = sorted((i for i in range(len(penalties)) if penalties[i] > 0), key=lambda i: -penalties[i])
+    found = dict(zip(order, path(loss, c, A, [penalties[i] for i in order]), strict=True))
+    for i in set(range(len(penalties))) - set(order):
+        found[i] = limit(loss, c, A) if known(loss) else (x.new_full((x.shape[1],), torch.nan), torch.nan)
+    ws, certificates = zip(*(found[i] for i in range(len(penalties))), strict=True)
+    return torch.stack([w if basis is None else basis @ w for w in ws]), list(certificates)
 
 
-def _curve(axes: dict[str, Any], results: Array, provenance: dict[str, Any]) -> Curve:
+def _curve(axes: dict[str, Any], results: Array, provenance: dict[str, Any], grid: Array, loss: Loss) -> Curve:
     """Means, standard errors and statuses over seeds, from (seeds, alphas, penalties, values)."""
     best = axes.pop("best", None)
     shape = tuple(np.size(values) for values in axes.values() if np.ndim(values))
     results = results.reshape(len(results), *shape, len(MEASURED))
     residual = results[..., -1].max(axis=0)
     lost = ~(residual <= CERTIFIED)
-    reasons = {
-        ",".join(
-            map(str, index)
-        ): f"the minimum is certified to {residual[tuple(index)]:.1e} only; ask for a larger penalty"
-        for index in np.argwhere(lost)
-    }
+    status, reasons = np.full(shape, Status.OK, dtype=object), {}
+    for index in map(tuple, np.argwhere(lost)):
+        found = results[(slice(None), *index, -1)]
+        status[index], reasons[",".join(map(str, index))] = _loss_of(found, float(grid.reshape(shape)[index]), loss)
     variables: dict[str, Array] = {"residual": residual}
     with np.errstate(invalid="ignore", divide="ignore"):
         for k, name in enumerate(MEASURED[:-1]):
@@ -328,8 +329,25 @@ def _curve(axes: dict[str, Any], results: Array, provenance: dict[str, Any]) -> 
                 variables[plural] = np.moveaxis(values, 0, -1)
     if best is not None:
         variables["penalty"] = best
-    status = np.where(lost, Status.NOT_CONVERGED, Status.OK)
     return Curve.on_grid(axes, variables, status, provenance | {"reasons": reasons})
+
+
+def _loss_of(certificates: Array, penalty: float, loss: Loss) -> tuple[Status, str]:
+    """Why a point has no value, from the certificates of its seeds."""
+    if penalty == 0 and not known(loss):
+        return (
+            Status.UNDEFINED,
+            "the limit of no penalty is known for the losses with a name only; ask for a small one",
+        )
+    if np.isinf(certificates).any():
+        return Status.DIVERGED, (
+            f"the samples of {np.isinf(certificates).sum()} of {len(certificates)} seeds are linearly separable: the "
+            f"{loss.name} loss has no minimum and its norm diverges as the penalty vanishes; ask for a positive penalty"
+        )
+    return (
+        Status.NOT_CONVERGED,
+        f"the minimum is certified to {certificates.max():.1e} only; ask for a larger penalty",
+    )
 
 
 def _key(data: _Data, settings: dict[str, Any]) -> str:
