@@ -198,25 +198,103 @@ def test_what_is_measured_is_what_it_is_called(model):
         np.testing.assert_allclose(curve.data[name].values, [value], rtol=1e-9, err_msg=name)
 
 
-def test_an_interrupted_simulation_goes_on_with_the_same_result(model, tmp_path):
-    p, path = problem(model), tmp_path / "part.safetensors"
-    options = {"alpha": [0.5, 1], "seeds": 4, "test_samples": 100}
-    whole = simulation.simulate(p, model, **options)
+OPTIONS = {"alpha": [0.5, 1, 1.5], "penalty": [0.1, 1.0], "seeds": 3, "test_samples": 100}
+
+
+def stopped(p, inputs, path, fits, **options):
+    """Interrupt a simulation after this many fits."""
 
     def stop(done, of):
-        if done >= 5:
+        if done >= fits:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        simulation.simulate(p, model, **options, checkpoint=path, progress=stop)
+        simulation.simulate(p, inputs, **(OPTIONS | options), checkpoint=path, progress=stop)
     assert path.exists()
-    with pytest.raises(ge.InputError, match="another simulation"):
-        simulation.simulate(p, model, **{**options, "seeds": 3}, checkpoint=path)
+
+
+@pytest.mark.parametrize("fits", [2, 6, 10, 18])
+def test_an_interrupted_simulation_goes_on_with_the_same_result(model, tmp_path, monkeypatch, fits):
+    p, path = problem(model), tmp_path / "part.safetensors"
+    whole = simulation.simulate(p, model, **OPTIONS)
+    stopped(p, model, path, fits)
+    found, minimised = [], batch.minimised
+    monkeypatch.setattr(batch, "minimised", lambda *given: found.append(given) or minimised(*given))
     seen = []
-    again = simulation.simulate(p, model, **options, checkpoint=path, progress=lambda done, of: seen.append(done))
-    assert seen[0] == 5
+    again = simulation.simulate(p, model, **OPTIONS, checkpoint=path, progress=lambda done, of: seen.append((done, of)))
+    assert seen == [(done, 18) for done in range(fits + 2, 20, 2)]
+    assert len(found) == len(seen)  # nothing that was done, in the middle of a seed or not, is done again
     assert not path.exists()
     assert again.data.drop_attrs().identical(whole.data.drop_attrs())
+
+
+def test_a_checkpoint_is_written_inside_a_seed(model, tmp_path):
+    path, seen = tmp_path / "part.safetensors", []
+    options = {**OPTIONS, "seeds": 1, "checkpoint": path, "progress": lambda *_: seen.append(path.is_file())}
+    simulation.simulate(problem(model), model, **options, checkpoint_every=0)
+    assert seen == [True] * 3
+    simulation.simulate(problem(model), model, **options)
+    assert seen[3:] == [False] * 3
+
+
+@pytest.mark.parametrize("every", [-1, float("nan"), "often", True, None])
+def test_a_time_between_checkpoints_is_a_number(model, every):
+    with pytest.raises(ge.InputError, match="checkpoint_every="):
+        simulation.simulate(problem(model), model, **OPTIONS, checkpoint_every=every)
+
+
+def measured(model, function, output="linear"):
+    teacher = ge.MeasuredTeacher(0.01 * np.ones(60), 1.0, output, function)
+    return ge.FullBatch(model, teacher, "square", 0.1)
+
+
+def flat(model, theta, activation="erf"):
+    """A problem whose inputs see nothing of the latents: its moments do not depend on the teacher's direction."""
+    silent = ge.GaussianModel(model.Omega, 0 * model.Phi)
+    if isinstance(activation, str):
+        return ge.FullBatch(silent, ge.Perceptron(theta, "sign"), "logistic", 0.1)
+    return ge.FullBatch(silent, ge.TwoLayer(theta[None], [1.0], activation), "square", 0.1)
+
+
+UP, DOWN = np.eye(30)[0], np.eye(30)[1]
+OTHERS = {
+    "function": lambda m: [measured(m, lambda c, x: c[:, 0]), measured(m, lambda c, x: c[:, 1])],
+    "classifier": lambda m: [measured(m, lambda c, x, k=k: c[:, 0] + k, "sign") for k in (0, 1e-4)],
+    "network": lambda m: [measured(m, lambda c, x, k=k: np.tanh(x @ np.eye(60)[k])) for k in (0, 1)],
+    "perceptron": lambda m: [flat(m, UP), flat(m, DOWN)],
+    "two layers": lambda m: [flat(m, theta, np.tanh) for theta in (UP, DOWN)],
+    "activation": lambda m: [flat(m, UP, lambda z, k=k: np.where(z > k, 1.0, 0.0)) for k in (0.01, 0.011)],
+    "loss": lambda m: [
+        problem(m, "linear", lambda r, k=k: np.where(np.abs(r) < k, r**2 / 2, k * np.abs(r) - k**2 / 2)) for k in (4, 5)
+    ],
+    "noise": lambda m: [problem(m, noise=noise) for noise in (0.3, 0.4)],
+}
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_a_checkpoint_of_another_problem_is_refused(model, tmp_path, change):
+    path = tmp_path / "part.safetensors"
+    one, other = OTHERS[change](model)
+    stopped(one, model, path, 2)
+    with pytest.raises(ge.InputError, match="another simulation"):
+        simulation.simulate(other, model, **OPTIONS, checkpoint=path)
+    simulation.simulate(one, model, **OPTIONS, checkpoint=path)
+
+
+@pytest.mark.parametrize("change", [{"seeds": 2}, {"alpha": [0.5, 1, 2]}, {"penalty": [0.1, 2.0]}, {"seed": 1}])
+def test_a_checkpoint_of_other_settings_is_refused(model, tmp_path, change):
+    stopped(problem(model), model, tmp_path / "part.safetensors", 2)
+    with pytest.raises(ge.InputError, match="another simulation"):
+        simulation.simulate(problem(model), model, **(OPTIONS | change), checkpoint=tmp_path / "part.safetensors")
+
+
+def test_sample_complexities_are_those_of_whole_samples(model):
+    curve = simulation.simulate(problem(model), model, alpha=[0.503, 1.26], seeds=1, test_samples=10)
+    np.testing.assert_array_equal(curve.alpha, [30 / 60, 76 / 60])
+    with pytest.raises(ge.InputError, match=r"alpha=0.008 is no sample at all for N=60; expected at least 1 / N"):
+        simulation.simulate(problem(model), model, alpha=[0.008, 1.0], seeds=1)
+    with pytest.raises(ge.InputError, match=r"alpha=0.5 and 0.505 are both 30 samples for N=60; .*np.unique"):
+        simulation.simulate(problem(model), model, alpha=[0.3, 0.5, 0.505, 1.0], seeds=1)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +304,7 @@ def test_an_interrupted_simulation_goes_on_with_the_same_result(model, tmp_path)
         ({"times": [1.0]}, "not at times"),
         ({"alpha": [-1]}, "alpha="),
         ({"penalty": -1.0}, "penalty=-1"),
-        ({"penalty": 0.0}, "no unique minimum"),
+        ({"penalty": float("nan")}, "penalty=nan"),
         ({"penalty": "optimal"}, "curve.data.penalty"),
         ({"penalty": xr.DataArray([1.0], dims="alpha")}, "expected one each"),
         ({"seeds": 0}, "seeds=0"),

@@ -564,6 +564,40 @@ def test_a_checkpoint_of_another_simulation_is_refused(change, tmp_path):
         simulation.simulate(other, p.model, **options)
 
 
+def custom(threshold=1.0, slope=1.0):
+    return Custom(lambda z: np.where(z > threshold, 1.0, np.tanh(z)), lambda z: slope / np.cosh(z) ** 2)
+
+
+FUNCTIONS = {
+    "a step later": ({"lr": lambda t: 0.4 if t < 14.99 else 0.2}, {"lr": lambda t: 0.4 if t < 15.01 else 0.2}),
+    "activation": ({"activation": custom()}, {"activation": custom(1.01)}),
+    "far away": ({"activation": custom(5.0)}, {"activation": custom(6.0)}),
+    "slope": ({"activation": custom()}, {"activation": custom(slope=1.1)}),
+}
+
+
+@pytest.mark.parametrize("change", FUNCTIONS)
+def test_a_checkpoint_with_another_function_is_refused(change, tmp_path):
+    def given(activation="erf", lr=0.2):
+        p = cases.problem()
+        student = ge.TwoLayer(p.student.weights, p.student.readout, activation)
+        return dataclasses.replace(p, student=student, lr=lr)
+
+    options = {"times": [0, 30], "seeds": 2, "test_samples": 10, "checkpoint": tmp_path / "run.safetensors"}
+    one, other = (given(**change) for change in FUNCTIONS[change])
+    with pytest.raises(KeyboardInterrupt):
+        simulation.simulate(one, one.model, **options, progress=Interrupt(2))
+    with pytest.raises(InputError, match="is the checkpoint of another simulation"):
+        simulation.simulate(other, one.model, **options)
+
+
+@pytest.mark.parametrize("every", [-1, float("nan"), "often", True])
+def test_a_time_between_checkpoints_is_a_number(every):
+    p = cases.problem()
+    with pytest.raises(InputError, match="checkpoint_every="):
+        simulation.simulate(p, p.model, times=[0, 1], checkpoint_every=every)
+
+
 def test_a_checkpoint_of_other_inputs_is_refused(tmp_path):
     F = generators.gaussian_matrix(30, 10)
     p, path = cases.problem(ge.GaussianModel.single_layer(F)), tmp_path / "run.safetensors"

@@ -24,8 +24,9 @@ from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
-from gaussequiv.simulation.checkpoints import Checkpoint
+from gaussequiv.simulation.checkpoints import Checkpoint, described
 from gaussequiv.simulation.functions import functions
+from gaussequiv.simulation.limits import known, limit
 from gaussequiv.simulation.minimisers import path, values
 from gaussequiv.simulation.samples import OnDevice, device_of, fingerprint, name_of
 
@@ -55,25 +56,27 @@ def simulate(
     Args:
         problem: a `FullBatch`.
         inputs: a `Generator`, or the model itself (its Gaussian twin).
-        alpha: n / N, increasing; rounded to whole samples.
+        alpha: n / N, increasing; rounded to whole numbers n, which have to differ. Those of the curve are n / N, and theory is
+            compared at them.
         penalty: a number or increasing numbers, or an `xarray.DataArray` over alpha, one penalty each (the `penalty` of a
-            curve of best penalties); that of the problem if left out. 0 is for the square loss only: least norm.
+            curve of best penalties); that of the problem if left out. 0 is the limit of no penalty, for losses with a name.
         seeds: number of independent sets of samples.
         seed: of all random streams.
         test_samples: fresh samples of each seed.
         device: where products and factors are computed, in double precision.
-        checkpoint: a file for the seeds that are done; the same call continues from it. It is removed at the end.
+        checkpoint: a file for what is done; the same call continues from it, with the same result. It is removed at the end.
         checkpoint_every: seconds between two writings of it; it is also written on Ctrl-C.
         progress: called with (fits done, fits in all).
 
     Returns:
         A curve with the means over seeds of test_error, train_loss, train_error, q, m and norm, their standard errors `*_se`,
         `test_errors` and `train_losses` of all seeds, and `residual`, the worst certificate: the norm of the gradient
-        relative to its parts, or the duality gap relative to the minimum.
+        relative to its parts, or the duality gap relative to the minimum. A point without a minimum is NaN, with its reason in
+        `curve.reasons`: without a penalty the logistic loss has none where the samples of a seed are linearly separable.
 
     Raises:
-        InputError: inputs of another size than the model's, no penalty, a penalty 0 for another loss than the square, a
-            `MeasuredTeacher` without its function, or a checkpoint of another simulation.
+        InputError: inputs of another size than the model's, no penalty, a `MeasuredTeacher` without its function, an
+            alpha that is no sample, two that are the same number of samples, or a checkpoint of another simulation.
 
     """
     if not isinstance(problem, FullBatch):
@@ -86,12 +89,11 @@ def simulate(
             f"the inputs have N={inputs.input_dim}, D={inputs.latent_dim}; the model has N={N}, D={problem.model.latent_dim}"
         )
     seeds, test_samples = integer("seeds", seeds), integer("test_samples", test_samples)
-    counts = np.unique(np.maximum(1, np.rint(checked_grid("alpha", alpha, positive=True) * N)).astype(int))
-    axes, grid = _penalties(problem, penalty, counts / N, np.size(alpha))
+    every, counts = number("checkpoint_every", checkpoint_every), _counts(alpha, N)
+    axes, grid = _penalties(problem, penalty, counts / N)
     data = _Data(problem, inputs, integer("seed", seed, least=0), device_of(device))
-    fits = seeds * grid.size
     results = np.full((seeds, *grid.shape, len(MEASURED)), np.nan)
-    done = 0
+    done = np.zeros((seeds, len(counts)), dtype=bool)
     saved = None
     if checkpoint is not None:
         settings = {
@@ -100,23 +102,22 @@ def simulate(
             "seeds": seeds,
             "seed": seed,
             "test": test_samples,
+            "device": str(data.device),
         }
-        key = _key(problem, settings, fingerprint(inputs))
-        saved = Checkpoint(
-            Path(checkpoint), checkpoint_every, key, lambda: {"results": results, "done": np.array([done])}
-        )
+        saved = Checkpoint(Path(checkpoint), every, _key(data, settings), lambda: {"results": results, "done": done})
         found = saved.load()
         if found:
-            results[...], done = found["results"], int(found["done"][0])
+            results[...], done[...] = found["results"], found["done"]
     try:
-        for lane in range(done, seeds):
-            for i, row in enumerate(_seed(data, problem, counts, grid, lane, test_samples)):
-                results[lane, i] = row
+        for lane in range(seeds):
+            missing = [i for i in range(len(counts)) if not done[lane, i]]
+            for i, rows in _seed(data, problem, counts, grid, missing, lane, test_samples):
+                results[lane, i] = rows
+                done[lane, i] = True
+                if saved is not None:
+                    saved.save_if_due()
                 if progress is not None:
-                    progress(lane * grid.size + (i + 1) * grid.shape[1], fits)
-            done = lane + 1
-            if saved is not None:
-                saved.save_if_due()
+                    progress(int(done.sum()) * grid.shape[1], seeds * grid.size)
     except KeyboardInterrupt:
         if saved is not None:
             saved.save()
@@ -131,10 +132,24 @@ def simulate(
         "seed": seed,
         "test_samples": test_samples,
     }
-    return _curve(axes, results, provenance)
+    return _curve(axes, results, provenance, grid, problem.learned)
 
 
-def _penalties(problem: FullBatch, penalty: Any, alpha: Array, asked: int) -> tuple[dict[str, Any], Array]:
+def _counts(alpha: Any, N: int) -> Array:
+    """Numbers of samples n = alpha N, rounded, (alphas,)."""
+    grid = checked_grid("alpha", alpha, positive=True)
+    counts = np.rint(grid * N).astype(int)
+    if counts[0] == 0:
+        raise InputError(f"alpha={grid[0]:.4g} is no sample at all for N={N}; expected at least 1 / N = {1 / N:.3g}")
+    for i in np.flatnonzero(np.diff(counts) == 0)[:1]:
+        raise InputError(
+            f"alpha={grid[i]:.6g} and {grid[i + 1]:.6g} are both {counts[i]} samples for N={N}; expected different numbers of "
+            f"samples, such as np.unique(np.rint(alpha * {N})) / {N}"
+        )
+    return counts
+
+
+def _penalties(problem: FullBatch, penalty: Any, alpha: Array) -> tuple[dict[str, Any], Array]:
     """The axes of the curve, and the penalties at every alpha, (alphas, penalties)."""
     wanted: Any = problem.penalty if penalty is None else penalty
     if wanted is None:
@@ -146,7 +161,7 @@ def _penalties(problem: FullBatch, penalty: Any, alpha: Array, asked: int) -> tu
     paired = getattr(wanted, "dims", None) == ("alpha",)
     if paired:
         column = np.asarray(wanted.values, dtype=float)
-        if column.shape != (asked,) or asked != len(alpha):
+        if column.shape != alpha.shape:
             raise InputError(f"{column.size} penalties for {len(alpha)} values of alpha; expected one each")
         if not np.isfinite(column).all() or (column < 0).any():
             raise InputError("the penalties hold a negative number or a NaN; expected numbers of at least 0")
@@ -157,8 +172,6 @@ def _penalties(problem: FullBatch, penalty: Any, alpha: Array, asked: int) -> tu
         row = checked_grid("penalty", [number("penalty", wanted)] if single else wanted, positive=False)
         axes = {"alpha": alpha, "penalty": row[0] if single else row}
         grid = np.tile(row, (len(alpha), 1))
-    if (grid == 0).any() and problem.learned.name != "square":
-        raise InputError(f"penalty 0 of the {problem.learned.name} loss has no unique minimum; expected a positive one")
     return (axes | {"best": grid[:, 0]} if paired else axes), grid
 
 
@@ -188,6 +201,13 @@ class _Data:
             y[start : start + size] = labels[:size].to(self.device)
         return x / N**0.5, y
 
+    def fingerprint(self) -> bytes:
+        """The numbers of the teacher; a function by its values on one chunk of samples."""
+        teacher = self.problem.teacher
+        if isinstance(teacher, MeasuredTeacher):
+            return self._measured(teacher, *self._raw(stream(0, Purpose.CHECK))).tobytes()
+        return described(teacher) if isinstance(teacher, TwoLayer) else teacher.weights.tobytes()
+
     def _raw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A chunk of latents and inputs as they come, in double precision."""
         if isinstance(self.inputs, OnDevice):
@@ -199,9 +219,7 @@ class _Data:
     def _labels(self, latents: Tensor, inputs: Tensor, rng: np.random.Generator) -> Tensor:
         problem, teacher = self.problem, self.problem.teacher
         if isinstance(teacher, MeasuredTeacher):
-            found: Any = np.asarray(teacher.function(latents.numpy(), inputs.cpu().numpy()), dtype=float)  # type: ignore[misc]
-            if found.shape != (len(latents),) or not np.isfinite(found).all():
-                raise InputError(f"the teacher returned shape {found.shape}; expected ({len(latents)},) finite labels")
+            found = self._measured(teacher, latents, inputs)
             return torch.from_numpy(found if teacher.output == "linear" else np.where(found > 0, 1.0, -1.0))
         seen, mean = (
             (latents, problem.model.mean_c) if problem.teacher_on == "latents" else (inputs.cpu(), problem.model.mean_x)
@@ -214,6 +232,14 @@ class _Data:
             g = functions(teacher.activation, torch.device("cpu"))[0]  # type: ignore[arg-type]
             return g(fields) @ torch.from_numpy(np.array(teacher.readout)) + problem.noise * zeta
         return _answer(teacher, fields + teacher.noise * zeta, rng)
+
+    @staticmethod
+    def _measured(teacher: MeasuredTeacher, latents: Tensor, inputs: Tensor) -> Array:
+        """What the function of a teacher says of samples, (n,)."""
+        found: Array = np.asarray(teacher.function(latents.numpy(), inputs.cpu().numpy()), dtype=float)  # type: ignore[misc]
+        if found.shape != (len(latents),) or not np.isfinite(found).all():
+            raise InputError(f"the teacher returned shape {found.shape}; expected ({len(latents)},) finite labels")
+        return found
 
 
 def _answer(teacher: Perceptron, nu: Tensor, rng: np.random.Generator) -> Tensor:
@@ -228,14 +254,19 @@ def _answer(teacher: Perceptron, nu: Tensor, rng: np.random.Generator) -> Tensor
     return torch.where(nu > 0, 1.0, -1.0).double()
 
 
-def _seed(data: _Data, problem: FullBatch, counts: Array, grid: Array, lane: int, test_samples: int) -> Iterator[Array]:
-    """What is measured of one seed, (penalties, values), for every number of samples in turn."""
+def _seed(
+    data: _Data, problem: FullBatch, counts: Array, grid: Array, wanted_at: list[int], lane: int, test_samples: int
+) -> Iterator[tuple[int, Array]]:
+    """What is measured of one seed, (penalties, values), at some of the numbers of samples in turn, each with its index."""
+    if not wanted_at:
+        return
     x, y = data.draw(int(counts[-1]), Purpose.TRAIN, lane)
     test, wanted = data.draw(test_samples, Purpose.TEST, lane)
     model = problem.model
     Omega = model.Omega if problem.center else model.Omega + np.outer(model.mean_x, model.mean_x)
     real = problem.output == "linear"
-    for n, penalties in zip(counts, grid, strict=True):
+    for i in wanted_at:
+        n, penalties = counts[i], grid[i]
         rows = np.full((len(penalties), len(MEASURED)), np.nan)
         w, certificates = minimised(problem.learned, x[:n], y[:n], [float(p) for p in penalties])
         h, h_test = x[:n] @ w.T, test @ w.T
@@ -253,37 +284,39 @@ def _seed(data: _Data, problem: FullBatch, counts: Array, grid: Array, lane: int
         rows[:, 4] = W @ problem.field_covariance / N**0.5
         rows[:, 5] = (W**2).sum(1) / N
         rows[:, 6] = certificates
-        yield rows
+        yield i, rows
 
 
 def minimised(loss: Loss, x: Tensor, y: Tensor, penalties: list[float]) -> tuple[Tensor, list[float]]:
-    """Minimisers (penalties, N) and their certificates; solved in the span of the samples, largest penalty first."""
+    """Minimisers (penalties, N) and their certificates; solved in the span of the samples, largest penalty first.
+
+    Where there is no minimum the certificate is infinite, and NaN where the limit of no penalty is not known.
+    """
     n, N = x.shape
     basis = None
     if n < N:
         basis = torch.linalg.qr(x.T)[0]
         x = x @ basis
     c, A = (torch.zeros_like(y), y[:, None] * x) if loss.of == "margin" else (y, -x)
-    order = sorted(range(len(penalties)), key=lambda i: -penalties[i])
-    found: dict[int, tuple[Tensor, float]] = {}
-    for i, (w, left) in zip(order, path(loss, c, A, [penalties[i] for i in order]), strict=True):
-        found[i] = (w if basis is None else basis @ w), left
-    return torch.stack([found[i][0] for i in range(len(penalties))]), [found[i][1] for i in range(len(penalties))]
+    order = sorted((i for i in range(len(penalties)) if penalties[i] > 0), key=lambda i: -penalties[i])
+    found = dict(zip(order, path(loss, c, A, [penalties[i] for i in order]), strict=True))
+    for i in set(range(len(penalties))) - set(order):
+        found[i] = limit(loss, c, A) if known(loss) else (x.new_full((x.shape[1],), torch.nan), torch.nan)
+    ws, certificates = zip(*(found[i] for i in range(len(penalties))), strict=True)
+    return torch.stack([w if basis is None else basis @ w for w in ws]), list(certificates)
 
 
-def _curve(axes: dict[str, Any], results: Array, provenance: dict[str, Any]) -> Curve:
+def _curve(axes: dict[str, Any], results: Array, provenance: dict[str, Any], grid: Array, loss: Loss) -> Curve:
     """Means, standard errors and statuses over seeds, from (seeds, alphas, penalties, values)."""
     best = axes.pop("best", None)
     shape = tuple(np.size(values) for values in axes.values() if np.ndim(values))
     results = results.reshape(len(results), *shape, len(MEASURED))
     residual = results[..., -1].max(axis=0)
     lost = ~(residual <= CERTIFIED)
-    reasons = {
-        ",".join(
-            map(str, index)
-        ): f"the minimum is certified to {residual[tuple(index)]:.1e} only; ask for a larger penalty"
-        for index in np.argwhere(lost)
-    }
+    status, reasons = np.full(shape, Status.OK, dtype=object), {}
+    for index in map(tuple, np.argwhere(lost)):
+        found = results[(slice(None), *index, -1)]
+        status[index], reasons[",".join(map(str, index))] = _loss_of(found, float(grid.reshape(shape)[index]), loss)
     variables: dict[str, Array] = {"residual": residual}
     with np.errstate(invalid="ignore", divide="ignore"):
         for k, name in enumerate(MEASURED[:-1]):
@@ -296,16 +329,36 @@ def _curve(axes: dict[str, Any], results: Array, provenance: dict[str, Any]) -> 
                 variables[plural] = np.moveaxis(values, 0, -1)
     if best is not None:
         variables["penalty"] = best
-    status = np.where(lost, Status.NOT_CONVERGED, Status.OK)
     return Curve.on_grid(axes, variables, status, provenance | {"reasons": reasons})
 
 
-def _key(problem: FullBatch, settings: dict[str, Any], inputs: bytes) -> str:
-    """Hash of all that a simulation depends on."""
+def _loss_of(certificates: Array, penalty: float, loss: Loss) -> tuple[Status, str]:
+    """Why a point has no value, from the certificates of its seeds."""
+    if penalty == 0 and not known(loss):
+        return (
+            Status.UNDEFINED,
+            "the limit of no penalty is known for the losses with a name only; ask for a small one",
+        )
+    if np.isinf(certificates).any():
+        return Status.DIVERGED, (
+            f"the samples of {np.isinf(certificates).sum()} of {len(certificates)} seeds are linearly separable: the "
+            f"{loss.name} loss has no minimum and its norm diverges as the penalty vanishes; ask for a positive penalty"
+        )
+    return (
+        Status.NOT_CONVERGED,
+        f"the minimum is certified to {certificates.max():.1e} only; ask for a larger penalty",
+    )
+
+
+def _key(data: _Data, settings: dict[str, Any]) -> str:
+    """Hash of all that a simulation depends on; functions enter by their values."""
+    problem = data.problem
     digest = hashlib.sha256(json.dumps([problem.describe(), settings], sort_keys=True).encode())
-    digest.update(inputs)
+    digest.update(fingerprint(data.inputs))
+    digest.update(data.fingerprint())
     model: GaussianModel = problem.model
     for array in (model.Omega, model.Phi, model.Psi, model.mean_x, model.mean_c, problem.field_covariance):
         digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(np.asarray(problem.learned(np.linspace(-3, 3, 61))).tobytes())
+    with np.errstate(all="ignore"):  # a loss may overflow there
+        digest.update(np.asarray(problem.learned(np.sinh(np.linspace(-8, 8, 2001)))).tobytes())
     return digest.hexdigest()

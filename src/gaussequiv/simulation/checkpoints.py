@@ -9,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from gaussequiv.errors import InputError
 from gaussequiv.maths.activations import Custom
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import OnlineSGD
 from gaussequiv.models.storage import load_arrays, save_arrays
+from gaussequiv.simulation.functions import functions
 
 Array = np.ndarray[Any, np.dtype[Any]]
+CPU = torch.device("cpu")
+STEPS = 10_000  # at which a schedule is looked at, at most
 
 
 @dataclass
@@ -70,24 +75,34 @@ class Checkpoint:
 
 
 def key_of(problems: Iterable[OnlineSGD], times: Array, settings: Mapping[str, Any], fingerprint: bytes) -> str:
-    """Hash of all that a simulation depends on; a schedule enters by its values at up to 1,000 times."""
+    """Hash of all that a simulation depends on; a schedule enters by its values at every step, or at `STEPS` of them."""
     digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode())
     digest.update(fingerprint)
     digest.update(times.tobytes())
-    grid = np.union1d(times, np.linspace(0, times[-1], 1000))
     for problem in problems:
         digest.update(json.dumps(problem.describe(), sort_keys=True).encode())
         model = problem.model
+        steps = int(np.rint(times[-1] * model.input_dim))
+        grid = np.unique(np.linspace(0, steps, min(steps, STEPS) + 1, dtype=int)) / model.input_dim
         rates = np.array([problem.rates(float(t)) for t in grid]) if problem.scheduled else np.zeros(0)
         for array in (model.Omega, model.Phi, model.Psi, model.mean_x, model.mean_c, rates):
             digest.update(array.tobytes())
         for network in (problem.teacher, problem.student):
-            digest.update(_described(network))
+            digest.update(described(network))
     return digest.hexdigest()
 
 
-def _described(network: TwoLayer) -> bytes:
-    """The numbers of a network; a custom activation enters by its values."""
-    g = network.activation
-    values = np.asarray(g(np.linspace(-3, 3, 61))) if isinstance(g, Custom) else np.zeros(0)
-    return network.weights.tobytes() + network.readout.tobytes() + values.tobytes() + repr(g).encode()
+def described(network: TwoLayer) -> bytes:
+    """The numbers of a network; a custom activation enters by its values and slopes, as simulations compute them."""
+    g: Any = network.activation
+    numbers = network.weights.tobytes() + network.readout.tobytes() + repr(g).encode()
+    return numbers + b"".join(_values(f) for f in functions(g, CPU)) if isinstance(g, Custom) else numbers
+
+
+def _values(function: Callable[[Tensor], Tensor]) -> bytes:
+    """Values of a function on a grid; nothing of a slope that nobody gave: a teacher does not need it."""
+    try:
+        with np.errstate(all="ignore"), torch.no_grad():
+            return bytes(function(torch.linspace(-10, 10, 20_001, dtype=torch.float64)).numpy().tobytes())
+    except InputError:
+        return b""

@@ -99,11 +99,21 @@ class Risk:
         H.diagonal().add_(self.penalty)
         return H
 
+    def excess(self, gradient: Tensor, x: Tensor) -> float:
+        r"""What F is above its minimum, at most, by its gradient: $|g|^2 / 2\lambda$.
+
+        Without a penalty $g^T H^{-1} g / 2$, Newton's estimate, and infinity where H is singular.
+        """
+        if self.penalty > 0:
+            return float(gradient @ gradient / (2 * self.penalty))
+        factor, failed = torch.linalg.cholesky_ex(self.hessian(self.phi.curvature(x)))
+        return torch.inf if failed else float(gradient @ torch.cholesky_solve(gradient[:, None], factor)[:, 0]) / 2
+
     def certificate(self, w: Tensor, u: Tensor | None = None) -> float:
         r"""How far w is from the minimum: a bound on the root of $(F - \min F) / F$ without kinks, on it with them.
 
         The root is $|\nabla F| / \sqrt{2 \lambda F}$, since F is $\lambda$-convex; the quotient is the duality gap for slopes u
-        of the kinks, (n, kinks).
+        of the kinks, (n, kinks). Without a penalty it is Newton's estimate.
         """
         x = self.c + self.A @ w
         slopes, above = self.phi.slope(x), x[:, None] - self.phi.kinks
@@ -113,7 +123,7 @@ class Risk:
             slack = ((self.phi.jumps - u) * torch.relu(above) + u * torch.relu(-above)).sum(dim=1)
             slopes = slopes + u.sum(dim=1)
         gradient = self.A.T @ slopes + self.penalty * w
-        gap = float(slack.sum() + gradient @ gradient / (2 * self.penalty))
+        gap = float(slack.sum()) + self.excess(gradient, x)
         size = self.size(w, x)
         relative = gap / size if size > 0 else (0.0 if gap == 0 else float("inf"))
         return relative if u is not None else relative**0.5
@@ -249,7 +259,7 @@ def newton(risk: Risk, w: Tensor) -> Tensor:
     best, least = w, torch.inf
     for _ in range(STEPS):
         gradient = A.T @ phi.slope(x) + penalty * w
-        left = float(torch.linalg.norm(gradient)) / (2 * penalty * max(risk.size(w, x), 1e-300)) ** 0.5
+        left = (risk.excess(gradient, x) / max(risk.size(w, x), 1e-300)) ** 0.5
         if left < least:
             best, least = w, left
         if left <= EXACT or (left > least / 2 and last - height <= ROUNDING * abs(height) and last < torch.inf):
