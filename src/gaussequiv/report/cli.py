@@ -49,6 +49,9 @@ Settings = Annotated[
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Run directory (default: gaussequiv-NAME here).")
 ]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Let batch.teacher = package.module:factory run: it is your code.")
+]
 Name = Annotated[str | None, typer.Option("--generator", metavar="NAME", help="Short for --set generator.name=NAME.")]
 
 
@@ -71,10 +74,15 @@ def everything(
 
 @app.command()
 def demo(
-    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+    kind: Kind = None,
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Estimate, predict, simulate and compare: the whole claim in one figure and one page."""
-    with _run(kind, file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out, allow_code) as run:
         _show_comparison(run)
 
 
@@ -93,10 +101,15 @@ def estimate(file: File = None, generator: Name = None, settings: Settings = Non
 
 @app.command()
 def predict(
-    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+    kind: Kind = None,
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Predict the learning curve from the Gaussian model."""
-    with _run(kind, file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out, allow_code) as run:
         from gaussequiv.models.curves import Curve
 
         theory, written = run.theory, [run.folder / f"theory{run.suffix}.nc", *run.draw_theory()]
@@ -134,10 +147,15 @@ def phases(file: File = None, generator: Name = None, settings: Settings = None,
 
 @app.command()
 def simulate(
-    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+    kind: Kind = None,
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Train for real: the network by one-pass SGD, or a generalised linear model to the end on a full batch."""
-    with _run(kind, file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out, allow_code) as run:
         practice, written = run.practice, [run.folder / f"simulation{run.suffix}.nc", *run.draw_practice()]
         _show_curves(practice, "simulation", ("test_error", "test_error_se"))
         if (practice.status != "ok").any():
@@ -147,10 +165,15 @@ def simulate(
 
 @app.command()
 def compare(
-    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+    kind: Kind = None,
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Compare theory and simulation; computes what is not in the run directory yet."""
-    with _run(kind, file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out, allow_code) as run:
         _show_comparison(run)
 
 
@@ -264,7 +287,12 @@ def _fail(sentence: str, code: int, debug: bool, error: BaseException) -> int:
 
 @contextmanager
 def _run(
-    kind: str | None, file: Path | None, generator: str | None, settings: list[str] | None, out: Path | None
+    kind: str | None,
+    file: Path | None,
+    generator: str | None,
+    settings: list[str] | None,
+    out: Path | None,
+    allow_code: bool = False,
 ) -> "Iterator[Run | BatchRun]":
     """The run of a command in its directory, with a progress bar on the terminal.
 
@@ -287,8 +315,8 @@ def _run(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; expected a folder")
     with _progress() as report:
-        batch = kind == "batch" or (kind is None and "batch" in experiment.model_fields_set)
-        run = BatchRun(experiment, folder, report) if batch else Run(experiment, folder, report)
+        batch = kind == "batch" or (kind is None and experiment.is_batch)
+        run = BatchRun(experiment, folder, report, allow_code) if batch else Run(experiment, folder, report)
         yield run
         run.save_experiment()
 
