@@ -13,7 +13,7 @@ import torch
 import gaussequiv as ge
 from gaussequiv import generators, simulation
 from gaussequiv.models.streams import Purpose, stream
-from gaussequiv.report import stages
+from gaussequiv.report import cli, stages
 from gaussequiv.report.batch_runs import BatchRun
 from gaussequiv.report.experiments import Run
 from gaussequiv.report.settings import Experiment
@@ -355,6 +355,50 @@ def test_the_key_of_a_stage_holds_what_its_features_depend_on(run):
     assert not sections & set(plain._values)
     assert trained._key(*stages.MODEL) != run(*TRAINED, "learning.noise=0.5")._key(*stages.MODEL)
     assert plain._key(*stages.MODEL) == run("learning.noise=0.5")._key(*stages.MODEL)
+
+
+# --- points without a value ---
+
+
+def test_points_without_a_value_are_listed_with_their_reasons_and_the_others_computed(file, tmp_path):
+    settings = ("--set", "batch.penalty=[0, 0.5]", "--set", "batch.alpha=[0.5, 1, 2]", "--set", "batch.noise=0.5")
+    line = "at alpha = 1, penalty = 0: diverged: alpha = 1 is the interpolation threshold rank / N"
+    done = call("predict", "batch", file, "--out", "run", *settings)
+    assert done.returncode == 0, done.stderr
+    assert [text for text in done.stdout.splitlines() if text.startswith(line)]
+    assert done.stdout.splitlines()[3].split()[:2] == ["1", "nan"]
+    done = call("compare", "batch", file, "--out", "run", *settings)
+    assert done.returncode == 0, done.stderr
+    assert [text for text in done.stdout.splitlines() if text.startswith(f"theory {line}")]
+    assert f"<li>theory {line}" in (tmp_path / "run" / "index-batch.html").read_text()
+
+
+def test_a_simulation_that_is_lost_somewhere_passes_through_the_commands(run, monkeypatch, capsys):
+    """As where a minimum does not exist: NaN with a reason in theory, simulation and twin."""
+    found = run("batch.loss=logistic", "batch.penalty=[0.1, 0.5]", "batch.alpha=[0.5, 1, 2]")
+    whole = simulation.simulate
+
+    def partly(problem, inputs, **options):
+        curve = whole(problem, inputs, **options)
+        data = curve.data.copy(deep=True)
+        data["status"] = data["status"].astype("U16")
+        data["status"].values[0, 0], data["test_error"].values[0, 0] = "not-converged", np.nan
+        provenance = json.dumps(curve.provenance | {"reasons": {"0,0": "no minimum here"}})
+        return ge.Curve(data.assign_attrs(provenance=provenance))
+
+    monkeypatch.setattr(simulation, "simulate", partly)
+    comparison, twin = found.comparisons
+    assert not comparison.agrees
+    assert comparison.doubts == ["simulation at alpha = 0.5, penalty = 0.1: not-converged: no minimum here"]
+    cli._show_comparison(found)
+    cli._say_how(found.practice)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown.count("simulation at alpha = 0.5, penalty = 0.1: not-converged: no minimum here") == 1
+    assert shown[-1] == "at alpha = 0.5, penalty = 0.1: not-converged: no minimum here"
+    assert "<li>twin at alpha = 0.5, penalty = 0.1: not-converged: no minimum here</li>" in (
+        (found.folder / "index-batch.html").read_text()
+    )
+    assert twin.rms_z < 5
 
 
 # --- what is refused ---

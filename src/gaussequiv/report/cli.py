@@ -29,6 +29,7 @@ app.add_typer(generators_app, name="generators")
 FOLLOWED = 1e3  # how much longer than the experiment a student is followed to find where it ends
 KINDS = ("online", "batch")
 MOST_ROWS = 100  # of a table on the terminal
+MOST_DOUBTS = 10  # points that are listed with the reason for which they have no number
 MOST_PENALTIES = 8  # columns of one
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # an option or a command that there is not, and the like
 
@@ -118,7 +119,7 @@ def predict(
             _say(f"classification error at t = {theory.times[-1]:g}: {theory.data.classification_error.values[-1]:.4g}")
         for line in run.remarks:
             _say(line)
-        _say(theory.message)
+        _say_how(theory)
         _say("written: " + ", ".join(map(str, written)))
 
 
@@ -159,7 +160,7 @@ def simulate(
         practice, written = run.practice, [run.folder / f"simulation{run.suffix}.nc", *run.draw_practice()]
         _show_curves(practice, "simulation", ("test_error", "test_error_se"))
         if (practice.status != "ok").any():
-            _say(practice.message)
+            _say_how(practice)
         _say("written: " + ", ".join(map(str, written)))
 
 
@@ -333,6 +334,8 @@ def _show_comparison(run: "Run | BatchRun") -> None:
     _table(head, rows[:MOST_ROWS])
     if len(rows) > MOST_ROWS:
         _say(f"the first {MOST_ROWS} of {len(rows)} points; all of them are in the page")
+    if isinstance(comparison, BatchComparison):
+        _list(comparison.doubts)
     _say(comparison.summary)
     if twin is not None:
         _say(f"On the Gaussian twin: {twin.summary}")
@@ -341,6 +344,23 @@ def _show_comparison(run: "Run | BatchRun") -> None:
     for curve in (comparison.theory, comparison.practice, *([twin.practice] if twin is not None else [])):
         _warn(curve)
     _say("written: " + ", ".join(str(path) for path in paths))
+
+
+def _say_how(curves: "Curve | Curves") -> None:
+    """How the points of a curve, or of the curves of a sweep, ended: of a full-batch curve each that is not good."""
+    from gaussequiv.models.curves import Curve
+
+    if isinstance(curves, Curve) and "time" not in curves.axes and curves.doubts:
+        _list([f"at {doubt}" for doubt in curves.doubts])
+    else:
+        _say(curves.message)
+
+
+def _list(lines: Sequence[str]) -> None:
+    for line in lines[:MOST_DOUBTS]:
+        _say(line)
+    if len(lines) > MOST_DOUBTS:
+        _say(f"and {len(lines) - MOST_DOUBTS} more points without a value, or with a doubtful one")
 
 
 def _show_curves(curves: "Curve | Curves", name: str, columns: Sequence[str]) -> None:
