@@ -127,6 +127,9 @@ def test_other_labels_of_a_two_layer_teacher_are_measured(on, loss, output, run)
     seen = latents if on == "latents" else inputs - found.model.mean_x
     np.testing.assert_allclose(found.problem.teacher.function(latents, inputs), network(seen), atol=1e-9)
     assert "counts as noise" in found.theory.warnings[0]
+    curves = (found.theory, found.practice, found.twin)
+    kinds = [curve.provenance["problem"]["teacher"] for curve in curves]
+    assert kinds == ["MeasuredTeacher", "MeasuredTeacher", "Perceptron"]
     before = stamps(found)
     assert "teacher-batch.safetensors" in before
     again = run(*settings, "generator.activation=relu")

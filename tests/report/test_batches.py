@@ -246,6 +246,14 @@ def test_at_most_eight_of_many_penalties_are_drawn():
     np.testing.assert_array_equal(curves[[0, -1]], many.test_error.T[[0, -1]])
 
 
+def test_a_theory_between_points_without_a_value_is_drawn_as_a_mark(ridgeless, theory):
+    data = ridgeless.data.copy(deep=True)
+    data["test_error"].values[[0, 2, 4], 0] = np.nan
+    marked = [line.get_markevery() for line in drawn_lines(figures.full_batch(Curve(data)).axes[0])]
+    assert marked == [[1, 3], [], [], [], []]
+    assert {tuple(line.get_markevery()) for line in drawn_lines(figures.full_batch(theory).axes[0])} == {()}
+
+
 def test_thresholds_in_view_are_lines_with_names(ridgeless):
     labels = ge.predict(problem("logistic", "sign"), alpha=ALPHA, penalty=0.1)
     limits = labels.provenance["thresholds"]
