@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+import cases
 import gaussequiv as ge
 from gaussequiv.maths.convex import Convex
 
@@ -282,3 +283,29 @@ def test_theory_of_exact_moments_has_no_standard_error_and_that_of_estimated_one
     model = ge.GaussianModel(np.eye(6), np.eye(6), standard_errors={"Omega": np.full((6, 6), 0.1)})
     curve = ge.predict(ge.FullBatch(model, ge.Perceptron(THETA), penalty=1), **GRID)
     assert np.isnan(curve.data["test_error_se"]).all()
+
+
+def test_a_measured_teacher_that_seems_too_easy_by_chance_counts_as_linear_in_the_inputs():
+    """A noiseless sign of the inputs: half of all measurements seem to explain more than all of it."""
+    theta = np.random.default_rng(0).standard_normal(60)
+    model = cases.correlated_model()
+    exact = ge.FullBatch(model, ge.Perceptron(theta, "sign"), "logistic", 0.1, teacher_on="inputs")
+    expected = ge.predict(exact, alpha=[1.0, 3.0]).test_error
+    seen = []
+    for seed in range(6):
+        inputs = model.sample(4_000, seed)[1]
+        y = np.sign(inputs @ theta)
+        error = (inputs * y[:, None]).std(0) / np.sqrt(len(y))
+        measured = ge.MeasuredTeacher(inputs.T @ y / len(y), 1.0, "sign", standard_error=error)
+        problem = ge.FullBatch(model, measured, "logistic", 0.1)
+        seen.append(problem.resolvents.seen)
+        np.testing.assert_allclose(ge.predict(problem, alpha=[1.0, 3.0]).test_error, expected, atol=0.02)
+        without = ge.MeasuredTeacher(measured.covariance, 1.0, "sign")
+        if problem.unlearnable == 0:
+            with pytest.raises(ge.InputError, match="no Gaussian field has labels this easy"):
+                _ = ge.FullBatch(model, without, "logistic", 0.1).resolvents
+    assert max(seen) <= 1 + 1e-12
+    assert sum(value > 1 - 1e-9 for value in seen) >= 1
+    far = ge.MeasuredTeacher(2 * measured.covariance, 1.0, "sign", standard_error=error)
+    with pytest.raises(ge.InputError, match="no Gaussian field has labels this easy"):
+        _ = ge.FullBatch(model, far, "logistic", 0.1).resolvents

@@ -182,8 +182,13 @@ def test_wrong_comparisons_are_refused_in_a_sentence(theory, best):
     nothing = Curve(practice.data.copy(deep=True))
     for name in QUANTITIES:
         nothing.data[name][:] = np.nan
-    with pytest.raises(InputError, match="no finite point in common"):
+    with pytest.raises(InputError, match=r"no finite point in common$"):
         report.compare(theory, nothing)
+    ridge = ge.predict(problem(), alpha=[1.0], penalty=0)
+    with pytest.raises(
+        InputError, match="no finite point in common: alpha = 1: diverged: alpha = 1 is the interpolation"
+    ):
+        report.compare(ridge, pretend(ridge, some_rng()))
 
 
 def test_the_comparison_is_saved_as_strict_json(ridgeless, tmp_path):
@@ -239,6 +244,14 @@ def test_at_most_eight_of_many_penalties_are_drawn():
     curves = np.array([line.get_ydata() for line in drawn_lines(panel)])
     assert len(curves) == 8
     np.testing.assert_array_equal(curves[[0, -1]], many.test_error.T[[0, -1]])
+
+
+def test_a_theory_between_points_without_a_value_is_drawn_as_a_mark(ridgeless, theory):
+    data = ridgeless.data.copy(deep=True)
+    data["test_error"].values[[0, 2, 4], 0] = np.nan
+    marked = [line.get_markevery() for line in drawn_lines(figures.full_batch(Curve(data)).axes[0])]
+    assert marked == [[1, 3], [], [], [], []]
+    assert {tuple(line.get_markevery()) for line in drawn_lines(figures.full_batch(theory).axes[0])} == {()}
 
 
 def test_thresholds_in_view_are_lines_with_names(ridgeless):
@@ -299,6 +312,31 @@ def test_figures_are_written_in_every_format(ridgeless, tmp_path, suffix):
 
 
 # --- the page ---
+
+
+def test_every_point_without_a_value_is_on_the_page_with_its_reason(tmp_path):
+    theory = ge.predict(problem("logistic", "sign"), alpha=ALPHA, penalty=[0.0, 0.1])
+    lost = np.isnan(theory.test_error)
+    assert 1 < lost.sum() < 5
+    comparison = report.compare(theory, pretend(theory, some_rng()))
+    page.write(tmp_path / "index.html", comparison, {"curve": ("<svg></svg>", "")}, {}, comparison)
+    text = (tmp_path / "index.html").read_text()
+    items = re.findall("<li>(.*?)</li>", text)
+    assert len(items) == len(comparison.doubts) == lost.sum()
+    for (i, j), item in zip(np.argwhere(lost), items, strict=True):
+        assert item.startswith(
+            f"theory at alpha = {ALPHA[i]:.4g}, penalty = 0: diverged: alpha = {ALPHA[i]:.4g} is below"
+        )
+        assert theory.reasons[i, j] in item
+    assert "Points without a value" not in (
+        page.write(tmp_path / "good.html", comparison_of_good(), {"curve": ("<svg></svg>", "")}, {})
+        or (tmp_path / "good.html").read_text()
+    )
+
+
+def comparison_of_good():
+    good = ge.predict(problem(), alpha=ALPHA, penalty=0.1)
+    return report.compare(good, pretend(good, some_rng()))
 
 
 def test_the_page_is_whole_self_contained_and_escapes_every_string(ridgeless, tmp_path):

@@ -475,7 +475,7 @@ WRONG_SETTINGS = {
     "batch.lamda=1": "batch.lamda is not a setting; expected one of loss, output, noise",
     "batch=3": "batch = 3: expected a section of settings, such as batch.key=value",
     "features.width=0": "features.width = 0: input should be greater than or equal to 1",
-    "features.kind=fourier": "features.kind = 'fourier': input should be 'none', 'gaussian' or 'orthogonal'",
+    "features.kind=fourier": "features.kind = 'fourier': input should be 'none', 'gaussian', 'orthogonal' or 'trained'",
     "features.activation=gelo": "features.activation = 'gelo': unknown activation 'gelo'",
 }
 

@@ -4,6 +4,7 @@ from gaussequiv.generators.estimation import estimate as estimate
 from gaussequiv.generators.features import Features as Features
 from gaussequiv.generators.features import first_layer as first_layer
 from gaussequiv.generators.features import measure_teacher as measure_teacher
+from gaussequiv.generators.features import on_inputs_of as on_inputs_of
 from gaussequiv.generators.features import random_features as random_features
 from gaussequiv.generators.generator import Generator as Generator
 from gaussequiv.generators.zoo import DCGAN as DCGAN

@@ -1,6 +1,7 @@
 r"""Feature maps on top of a generator: random features, the first layer of a network; and teachers measured on samples."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -220,6 +221,8 @@ class Labelled:
         try:
             with torch.inference_mode():
                 found = torch.as_tensor(self.function(seen)).detach().cpu().double()
+        except InputError:
+            raise
         except Exception as error:  # whatever a user's function may raise
             sentence = str(error).strip().split("\n")[0]
             raise InputError(f"the teacher failed on {self.on} of shape {tuple(seen.shape)}: {sentence}") from error
@@ -233,6 +236,26 @@ class Labelled:
         if not torch.isfinite(found).all():
             raise InputError("the teacher returned a NaN or an infinity; expected finite labels")
         return np.asarray(found.numpy())
+
+
+@dataclass(frozen=True)
+class OnInputsOf:
+    """A teacher on the inputs of a generator as a function of its latents: for a student that sees features only."""
+
+    generator: Generator
+    labels: Labelled
+
+    def __call__(self, latents: Tensor) -> Array:
+        """Labels (n,) of latents (n, D)."""
+        return self.labels(latents.numpy(), self.generator.push(latents).cpu().numpy())
+
+
+def on_inputs_of(generator: Generator, function: Callable[..., Any]) -> OnInputsOf:
+    """A teacher that looks at the inputs of `generator`, where what is learned from are features of them.
+
+    `measure_teacher(generator.then(features), on_inputs_of(generator, function), on="latents")` measures it.
+    """
+    return OnInputsOf(generator, Labelled(function, "inputs"))
 
 
 def _on_tensors(g: Activation) -> Callable[[Tensor], Tensor]:

@@ -159,7 +159,7 @@ class FullBatch:
         r"""Spectrum of Omega, the teacher's part along each mode, $\rho$ and the noise: all that theory needs.
 
         Eigenvalues below the rounding of the largest count as zero. Without centring, second moments take the place of
-        covariances.
+        covariances. A measured covariance that explains too much, but no more than its errors may, explains all of the field.
 
         Raises:
             InputError: the inputs explain more than all of the field's variance.
@@ -174,6 +174,9 @@ class FullBatch:
         omega = np.where(omega > N * np.finfo(float).eps * omega[-1], omega, 0.0)
         tau = N * (E.T @ self.field_covariance) ** 2
         sums = Resolvents.of_directions(omega, tau, self.field_square, self.field_noise)
+        if 1 < float(sums.seen) / self.field_square <= 1 + self._seen_by_chance(omega, E):
+            tau *= self.field_square / sums.seen
+            sums = Resolvents.of_directions(omega, tau, self.field_square, self.field_noise)
         if sums.seen > self.field_square * (1 + BOUNDARY):
             found, of = f"{sums.seen:.4g}", f"{self.field_square:.4g}"
             raise InputError(
@@ -186,10 +189,35 @@ class FullBatch:
             )
         return sums
 
+    def _seen_by_chance(self, omega: Array, E: Array) -> float:
+        """How much of the field's variance three standard errors of a measured covariance may seem to explain too much."""
+        teacher = self.teacher
+        if not isinstance(teacher, MeasuredTeacher) or teacher.standard_error is None:
+            return 0.0
+        errors = E.T**2 @ teacher.standard_error**2 * (np.pi / 2 if teacher.output == "sign" else 1.0)
+        bias = float((errors[omega > 0] / omega[omega > 0]).sum()) / self.field_square
+        return bias + 6 * float(np.sqrt(bias / max(1, int(np.count_nonzero(omega)))))
+
     @property
     def unlearnable(self) -> float:
         """The part of the variance of the labels' field, without noise, that is not linear in the inputs: noise to the theory."""
         return max(0.0, 1 - self.resolvents.seen / self.resolvents.rho)
+
+    @property
+    def twin(self) -> "FullBatch":
+        r"""The problem to be simulated on the Gaussian twin of the inputs: that of a `MeasuredTeacher` has Gaussian fields, too.
+
+        They are $\nu = \theta \cdot x / \sqrt N + \sigma \zeta$ with $\Omega \theta = \sqrt N E[x \nu]$, and as much noise as
+        is not linear in the inputs. Other teachers are their own twin.
+        """
+        if not isinstance(self.teacher, MeasuredTeacher):
+            return self
+        omega, (_, E) = self.resolvents.omega, self.model.eigenmodes
+        part = E.T @ self.field_covariance
+        theta = np.sqrt(len(omega)) * (E @ np.divide(part, omega, out=np.zeros_like(part), where=omega > 0))
+        noise = np.sqrt(self.unlearnable * self.field_square)
+        teacher = Perceptron(theta, self.teacher.output, float(noise))
+        return FullBatch(self.model, teacher, self.loss, self.penalty, teacher_on="inputs")
 
     def describe(self) -> dict[str, Any]:
         """The problem in plain values, for provenance."""

@@ -143,20 +143,23 @@ class Curve:
     @property
     def message(self) -> str:
         """One sentence: all points are good, or the first one that is not and what to do."""
-        status, letter = self.status, {"time": "t", "samples": "n"}
-        bad = np.argwhere(status != Status.OK)
-        if not len(bad):
-            return f"all {status.size} points: {Status.OK.sentence}"
-        index = tuple(int(i) for i in bad[0])
-        where = ", ".join(
-            f"{letter.get(axis, axis)} = {self.data[axis].values[i]:.4g}"
-            for axis, i in zip(self.axes, index, strict=True)
-        )
-        found = status[index]
-        if index in self.reasons:
-            return f"first at {where}: {found}: {self.reasons[index]}"
-        why = self.provenance.get("divergence") if found is Status.DIVERGED else None
-        return f"first at {where}: {found}: {found.sentence}" + (f" ({why})" if why else "")
+        doubts = self.doubts
+        return f"first at {doubts[0]}" if doubts else f"all {self.status.size} points: {Status.OK.sentence}"
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Every point that is not good, and why: "alpha = 1, penalty = 0: diverged: ..."."""
+        status, reasons, letter = self.status, self.reasons, {"time": "t", "samples": "n"}
+        found = []
+        for index in map(tuple, np.argwhere(status != Status.OK).tolist()):
+            where = ", ".join(
+                f"{letter.get(axis, axis)} = {self.data[axis].values[i]:.4g}"
+                for axis, i in zip(self.axes, index, strict=True)
+            )
+            why = self.provenance.get("divergence") if status[index] is Status.DIVERGED else None
+            sentence = status[index].sentence + (f" ({why})" if why else "")
+            found.append(f"{where}: {status[index]}: {reasons.get(index, sentence)}")
+        return tuple(found)
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a point; matrices become columns such as Q_0_1."""

@@ -1,7 +1,8 @@
 r"""Two-layer networks and the order parameters of a student that learns from a teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ from gaussequiv.errors import InputError, integer, number
 from gaussequiv.maths.activations import Activation, activation
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import _array, _frozen, _matrix
+from gaussequiv.models.storage import load_arrays, save_arrays
 from gaussequiv.models.streams import Purpose, stream
+
+KIND = "two-layer network"  # of its files
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +73,36 @@ class TwoLayer:
         rng = stream(seed, Purpose.NETWORK, chunk=dim, lane=units)
         weights = scale * rng.standard_normal((units, dim))
         return cls(weights, np.ones(shape) if readout == "ones" else rng.standard_normal(shape), activation)
+
+    def save(self, path: str | Path, provenance: Mapping[str, Any] | None = None) -> None:
+        """Save weights, readout and the name of the activation as safetensors, atomically, with plain values beside them.
+
+        Raises:
+            InputError: an activation that its name does not give back.
+
+        """
+        name = self.activation.name  # type: ignore[union-attr]
+        try:
+            known = activation(name) == self.activation
+        except InputError:
+            known = False
+        if not known:
+            raise InputError(
+                f"the activation {name} has no name to be saved by; save the weights and the readout yourself"
+            )
+        arrays = {"weights": self.weights, "readout": self.readout}
+        save_arrays(path, KIND, arrays, {"activation": name, "provenance": dict(provenance or {})})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TwoLayer":
+        """Load what `save` saved; refuses missing, foreign, damaged and newer files in one sentence."""
+        return cls.load_with_provenance(path)[0]
+
+    @classmethod
+    def load_with_provenance(cls, path: str | Path) -> tuple["TwoLayer", dict[str, Any]]:
+        """The network of a file, and the plain values that were saved beside it."""
+        arrays, metadata = load_arrays(path, KIND)
+        return cls(arrays["weights"], arrays["readout"], metadata["activation"]), metadata["provenance"]
 
     @property
     def units(self) -> int:

@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     CHECK = 4
     WEIGHTS = 5
     NETWORK = 6
+    PRETRAIN = 7
 
 
 def stream(seed: int, purpose: Purpose, *, chunk: int = 0, lane: int = 0) -> np.random.Generator:

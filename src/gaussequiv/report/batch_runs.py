@@ -1,19 +1,23 @@
 """Experiments of full-batch learning: the same stages, over sample complexities and penalties."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.batch import FullBatch
 from gaussequiv.models.curves import Curve
+from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, stream
-from gaussequiv.models.teachers import Perceptron
-from gaussequiv.report.stages import MODEL, Stages
+from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
+from gaussequiv.report.problems import teacher_of
+from gaussequiv.report.stages import MODEL, Stages, digest
+from gaussequiv.report.teachers import centred, fingerprint, from_code, load, save
 from gaussequiv.theory import predict
 from gaussequiv.theory.batch import thresholds
 from gaussequiv.theory.bayes import bayes_optimal
@@ -34,9 +38,83 @@ class BatchRun(Stages):
     @cached_property
     def problem(self) -> FullBatch:
         """Model, teacher and loss."""
-        e, D = self.experiment.batch, self.model.latent_dim
-        weights = stream(e.teacher_seed, Purpose.NETWORK, chunk=D, lane=1).standard_normal(D)
-        return FullBatch(self.model, Perceptron(weights, e.labels, e.noise), e.loss)
+        e, teacher = self.experiment.batch, self.teacher
+        if isinstance(teacher, MeasuredTeacher):
+            return FullBatch(self.model, teacher, e.loss)
+        noise = e.noise if isinstance(teacher, TwoLayer) else 0.0
+        return FullBatch(self.model, teacher, e.loss, noise=noise, teacher_on=e.teacher_on, center=e.center)
+
+    @cached_property
+    def teacher(self) -> Perceptron | TwoLayer | MeasuredTeacher:
+        """The teacher: drawn, and measured where its moments have no closed form."""
+        e = self.experiment.batch
+        if e.from_code:
+            return self._measured(self._code, e.measured_on or "inputs", self._fingerprint)
+        if e.in_closed_form and not self.experiment.measures_inputs_below_features:
+            return self._drawn(self.model.latent_dim if e.teacher_on == "latents" else self.model.input_dim)
+        if e.teacher_on == "latents":
+            return self._measured(centred(self._drawn(self.source.latent_dim), None), "latents")
+        return self._measured(centred(self._drawn(self.source.input_dim), self.inputs_model.mean_x), "inputs")
+
+    def _drawn(self, dim: int) -> Perceptron | TwoLayer:
+        """The teacher with random weights, on so many latents or inputs."""
+        e = self.experiment.batch
+        if e.teacher == "two-layer":
+            return teacher_of(self.experiment, dim)
+        weights = stream(e.teacher_seed, Purpose.NETWORK, chunk=dim, lane=1).standard_normal(dim)
+        return Perceptron(weights, e.labels, e.noise)
+
+    @cached_property
+    def _code(self) -> Callable[..., Any]:
+        return from_code(self.experiment.batch.teacher, self.allow_code)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """What identifies a teacher of the user's own code; of others all settings are known."""
+        e = self.experiment.batch
+        return fingerprint(self.source, self._code, e.measured_on or "inputs") if e.from_code else ""
+
+    def _measured(
+        self, function: Callable[..., Any], on: Literal["latents", "inputs"], known_by: str = ""
+    ) -> MeasuredTeacher:
+        """The moments of labels with what is learned from, found again where they are saved."""
+        from gaussequiv import generators
+        from gaussequiv.generators.features import Labelled
+
+        e, estimate = self.experiment.batch, self.experiment.estimate
+        if on == "inputs" and self.experiment.features.kind != "none":
+            function, on = generators.on_inputs_of(self.source, function), "latents"
+        drawn = self._key("teacher") if e.teacher == "two-layer" else e.teacher_seed
+        path, key = (
+            self.folder / "teacher-batch.safetensors",
+            digest(self._key(*MODEL), e.teacher, drawn, e.teacher_on, e.measured_on, e.labels, known_by),
+        )
+        found = load(path, key, Labelled(function, on))
+        if found is not None:
+            return found
+        output: Literal["linear", "sign"] = "sign" if e.labels == "sign" else "linear"
+        report = lambda done, of: self.progress("teacher", done, of)  # noqa: E731
+        teacher = generators.measure_teacher(
+            self.generator,
+            function,
+            output=output,
+            on=on,
+            samples=estimate.samples,
+            seed=estimate.seed,
+            progress=report,
+        )
+        save(path, teacher, key)
+        return teacher
+
+    def _beside(self, *parts: str) -> tuple[str, ...]:
+        """With a two-layer teacher its section."""
+        taught = ("teacher",) if self.experiment.batch.teacher == "two-layer" and "batch" in parts else ()
+        return (*super()._beside(*parts), *taught)
+
+    def _key(self, *parts: str) -> str:
+        """With a teacher of the user's own code also of its labels."""
+        key = super()._key(*parts)
+        return digest(key, self._fingerprint) if "batch" in parts and self.experiment.batch.from_code else key
 
     @cached_property
     def alpha(self) -> Array:
@@ -133,4 +211,5 @@ class BatchRun(Stages):
         best = self.experiment.batch.penalty == "optimal"
         penalty = self.theory.data["penalty"] if best else self._penalty
         options = self._simulation(stage, SIMULATED)
-        return simulation.simulate(self.problem, inputs, alpha=self.alpha, penalty=penalty, **options)
+        problem = self.problem if stage == "simulation" else self.problem.twin
+        return simulation.simulate(problem, inputs, alpha=self.alpha, penalty=penalty, **options)

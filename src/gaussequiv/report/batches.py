@@ -56,7 +56,9 @@ class BatchComparison:
             raise InputError("the second curve has no standard errors; simulate at least two seeds")
         comparison = cls(theory, practice, level)
         if not comparison.count:
-            raise InputError("the curves have no finite point in common")
+            doubts = [*theory.doubts, *practice.doubts]
+            why = f": {doubts[0]}" if doubts else ""
+            raise InputError(f"the curves have no finite point in common{why}")
         return comparison
 
     # --- numbers ---
@@ -205,6 +207,12 @@ class BatchComparison:
             f"At {lost.sum()} of {lost.size} points a curve has no finite value; the first is {self.place(index)}, "
             f"{name}: {why}."
         )
+
+    @property
+    def doubts(self) -> list[str]:
+        """The points of either curve that are not good, and why."""
+        curves = (("theory", self.theory), ("simulation", self.practice))
+        return [f"{name} at {doubt}" for name, curve in curves for doubt in curve.doubts]
 
     @property
     def summary(self) -> str:

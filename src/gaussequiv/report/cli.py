@@ -29,6 +29,7 @@ app.add_typer(generators_app, name="generators")
 FOLLOWED = 1e3  # how much longer than the experiment a student is followed to find where it ends
 KINDS = ("online", "batch")
 MOST_ROWS = 100  # of a table on the terminal
+MOST_DOUBTS = 10  # points that are listed with the reason for which they have no number
 MOST_PENALTIES = 8  # columns of one
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # an option or a command that there is not, and the like
 
@@ -48,6 +49,9 @@ Settings = Annotated[
 ]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Run directory (default: gaussequiv-NAME here).")
+]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Let batch.teacher = package.module:factory run: it is your code.")
 ]
 Name = Annotated[str | None, typer.Option("--generator", metavar="NAME", help="Short for --set generator.name=NAME.")]
 
@@ -71,10 +75,15 @@ def everything(
 
 @app.command()
 def demo(
-    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+    kind: Kind = None,
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Estimate, predict, simulate and compare: the whole claim in one figure and one page."""
-    with _run(kind, file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out, allow_code) as run:
         _show_comparison(run)
 
 
@@ -93,10 +102,15 @@ def estimate(file: File = None, generator: Name = None, settings: Settings = Non
 
 @app.command()
 def predict(
-    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+    kind: Kind = None,
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Predict the learning curve from the Gaussian model."""
-    with _run(kind, file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out, allow_code) as run:
         from gaussequiv.models.curves import Curve
 
         theory, written = run.theory, [run.folder / f"theory{run.suffix}.nc", *run.draw_theory()]
@@ -105,7 +119,7 @@ def predict(
             _say(f"classification error at t = {theory.times[-1]:g}: {theory.data.classification_error.values[-1]:.4g}")
         for line in run.remarks:
             _say(line)
-        _say(theory.message)
+        _say_how(theory)
         _say("written: " + ", ".join(map(str, written)))
 
 
@@ -134,23 +148,33 @@ def phases(file: File = None, generator: Name = None, settings: Settings = None,
 
 @app.command()
 def simulate(
-    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+    kind: Kind = None,
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Train for real: the network by one-pass SGD, or a generalised linear model to the end on a full batch."""
-    with _run(kind, file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out, allow_code) as run:
         practice, written = run.practice, [run.folder / f"simulation{run.suffix}.nc", *run.draw_practice()]
         _show_curves(practice, "simulation", ("test_error", "test_error_se"))
         if (practice.status != "ok").any():
-            _say(practice.message)
+            _say_how(practice)
         _say("written: " + ", ".join(map(str, written)))
 
 
 @app.command()
 def compare(
-    kind: Kind = None, file: File = None, generator: Name = None, settings: Settings = None, out: Out = None
+    kind: Kind = None,
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Compare theory and simulation; computes what is not in the run directory yet."""
-    with _run(kind, file, generator, settings, out) as run:
+    with _run(kind, file, generator, settings, out, allow_code) as run:
         _show_comparison(run)
 
 
@@ -264,7 +288,12 @@ def _fail(sentence: str, code: int, debug: bool, error: BaseException) -> int:
 
 @contextmanager
 def _run(
-    kind: str | None, file: Path | None, generator: str | None, settings: list[str] | None, out: Path | None
+    kind: str | None,
+    file: Path | None,
+    generator: str | None,
+    settings: list[str] | None,
+    out: Path | None,
+    allow_code: bool = False,
 ) -> "Iterator[Run | BatchRun]":
     """The run of a command in its directory, with a progress bar on the terminal.
 
@@ -287,8 +316,8 @@ def _run(
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; expected a folder")
     with _progress() as report:
-        batch = kind == "batch" or (kind is None and "batch" in experiment.model_fields_set)
-        run = BatchRun(experiment, folder, report) if batch else Run(experiment, folder, report)
+        batch = kind == "batch" or (kind is None and experiment.is_batch)
+        run = BatchRun(experiment, folder, report, allow_code) if batch else Run(experiment, folder, report)
         yield run
         run.save_experiment()
 
@@ -305,6 +334,8 @@ def _show_comparison(run: "Run | BatchRun") -> None:
     _table(head, rows[:MOST_ROWS])
     if len(rows) > MOST_ROWS:
         _say(f"the first {MOST_ROWS} of {len(rows)} points; all of them are in the page")
+    if isinstance(comparison, BatchComparison):
+        _list(comparison.doubts)
     _say(comparison.summary)
     if twin is not None:
         _say(f"On the Gaussian twin: {twin.summary}")
@@ -313,6 +344,23 @@ def _show_comparison(run: "Run | BatchRun") -> None:
     for curve in (comparison.theory, comparison.practice, *([twin.practice] if twin is not None else [])):
         _warn(curve)
     _say("written: " + ", ".join(str(path) for path in paths))
+
+
+def _say_how(curves: "Curve | Curves") -> None:
+    """How the points of a curve, or of the curves of a sweep, ended: of a full-batch curve each that is not good."""
+    from gaussequiv.models.curves import Curve
+
+    if isinstance(curves, Curve) and "time" not in curves.axes and curves.doubts:
+        _list([f"at {doubt}" for doubt in curves.doubts])
+    else:
+        _say(curves.message)
+
+
+def _list(lines: Sequence[str]) -> None:
+    for line in lines[:MOST_DOUBTS]:
+        _say(line)
+    if len(lines) > MOST_DOUBTS:
+        _say(f"and {len(lines) - MOST_DOUBTS} more points without a value, or with a doubtful one")
 
 
 def _show_curves(curves: "Curve | Curves", name: str, columns: Sequence[str]) -> None:

@@ -8,12 +8,11 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from gaussequiv.errors import FiniteSizeWarning
+from gaussequiv.errors import FiniteSizeWarning, InputError
 from gaussequiv.models.curves import Curve
-from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs, OnlineSGD, log_times
-from gaussequiv.models.sweeps import STUDENTS, Curves, Sweep
-from gaussequiv.report.settings import first
+from gaussequiv.models.sweeps import Curves, Sweep
+from gaussequiv.report.problems import online_problem
 from gaussequiv.report.stages import MODEL, Stages, versions
 from gaussequiv.theory import predict
 
@@ -30,40 +29,17 @@ class Run(Stages):
     suffix: ClassVar[str] = ""
     sections: ClassVar[tuple[str, ...]] = (*PROBLEM, "theory", "simulation")
 
+    def __post_init__(self) -> None:
+        if self.experiment.features.kind == "trained":
+            raise InputError(
+                "features.kind = 'trained' is for full-batch learning, as student and learning say how they are trained; "
+                "use it with batch"
+            )
+
     @cached_property
     def problem(self) -> OnlineSGD | Sweep:
         """Student, teacher, model and learning rule; a sweep of them where a setting is a list."""
-        e, model, axes = self.experiment, self.model, self.experiment.axes
-        N, outputs = model.input_dim, e.student.outputs
-        teacher = TwoLayer.random(
-            e.teacher.units,
-            model.latent_dim if e.learning.teacher_on == "latents" else N,
-            e.teacher.activation,
-            e.teacher.seed,
-            readout=e.teacher.readout,
-            scale=e.teacher.scale,
-            outputs=outputs,
-        )
-
-        def student(*values: int) -> TwoLayer:
-            """The student, with those of its units and seed that are axes."""
-            drawn = {"units": first(e.student.units), "student_seed": first(e.student.seed)}
-            drawn |= dict(zip([name for name in drawn if name in axes], values, strict=True))
-            s = e.student
-            return TwoLayer.random(
-                drawn["units"],
-                N,
-                s.activation,
-                drawn["student_seed"],
-                readout=s.readout,
-                scale=s.scale,
-                outputs=outputs,
-            )
-
-        options = {name: first(getattr(e.learning, name)) for name in type(e.learning).model_fields}
-        chosen = [first(values) for name, values in axes.items() if name in STUDENTS]
-        base = OnlineSGD(model, teacher, student(*chosen), **options)
-        return Sweep(base, student=student if chosen else None, **axes) if axes else base
+        return online_problem(self.experiment, self.model)
 
     @cached_property
     def times(self) -> Any:

@@ -313,7 +313,9 @@ def _penalty_lines(
     for index, colour in zip(shown, colours, strict=True):
         values = _column(curve, name, index)
         if marker == "-":
-            panel.plot(x, values, color=colour, lw=1.5)
+            there = np.pad(np.isfinite(values), 1)
+            alone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])  # between points without a value: no line
+            panel.plot(x, values, "_-", ms=12, markevery=alone.tolist(), color=colour, lw=1.5)
             continue
         one = len(shown) == 1
         colour = colour if not one else PRACTICE if filled else TWIN  # noqa: PLW2901

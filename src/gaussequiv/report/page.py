@@ -64,6 +64,7 @@ def write(
         f"<h2>Test error{f' at t = {comparison.theory.times[-1]:g}' if isinstance(comparison, GridComparison) else ''}</h2>",
         _table(*table(comparison, twin), _marked(comparison, "test_error")),
         *_losses(comparison, twin),
+        *_doubts(comparison, twin),
         "<h2>How it was made</h2>",
         f"<pre>{escape(json.dumps(dict(details), indent=1, sort_keys=True))}</pre>",
         f"<p><small>gaussequiv {escape(__version__)}; theory of {_authors(comparison)}.</small></p></body></html>",
@@ -88,6 +89,16 @@ def _losses(comparison: Compared, twin: Compared | None) -> list[str]:
     other = twin if isinstance(twin, BatchComparison) else None
     marked = _marked(comparison, "train_loss")
     return ["<h2>Training loss</h2>", _table(*table(comparison, other, "train_loss"), marked)]
+
+
+def _doubts(comparison: Compared, twin: Compared | None) -> list[str]:
+    """The list of the points that have no value, or a doubtful one, of full-batch learning."""
+    if not isinstance(comparison, BatchComparison):
+        return []
+    other = twin.practice.doubts if isinstance(twin, BatchComparison) else ()
+    found = [*comparison.doubts, *(f"twin at {doubt}" for doubt in other)]
+    items = "".join(f"<li>{escape(doubt)}</li>" for doubt in found)
+    return [f"<h2>Points without a value, or with a doubtful one</h2><ul>{items}</ul>"] if found else []
 
 
 def _marked(comparison: Compared, quantity: str) -> int | None:

@@ -71,12 +71,25 @@ class EstimateSection(_Section):
 
 
 class FeaturesSection(_Section):
-    r"""Random features $\sigma(W x / \sqrt N)$ of the generator's inputs, which then are what is learned from."""
+    r"""Features $\sigma(W x / \sqrt N)$ of the generator's inputs, which then are what is learned from.
 
-    kind: Literal["none", "gaussian", "orthogonal"] = "none"
-    width: int = Field(default=500, ge=1)
-    activation: Annotated[str, AfterValidator(_activation)] = "erf"
+    W is random, or the first layer of the student, trained on the same generator. `width` and `activation` are those of random
+    ones; `seed` is that of W, or of the training samples.
+    """
+
+    kind: Literal["none", "gaussian", "orthogonal", "trained"] = "none"
+    width: int | None = Field(default=None, ge=1)
+    activation: Annotated[str, AfterValidator(_activation)] | None = None
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "FeaturesSection":
+        given = [name for name in ("width", "activation") if getattr(self, name) is not None]
+        if self.kind == "trained" and given:
+            raise ValueError(
+                f"{' and '.join(given)} cannot be set for trained features; they are those of the section student"
+            )
+        return self
 
 
 class StepSection(_Section):
@@ -139,6 +152,7 @@ class GridSection(_Section):
 
 
 SCHEDULES: dict[str, type[_Section]] = {"step": StepSection, "power": PowerSection, "exponential": ExponentialSection}
+TEACHERS = ("perceptron", "two-layer")  # of full-batch learning; others come from code
 SHAPES = ("number", "axis", "word", "schedule", "grid")  # what a value may be: a number, a list of them, a word, tables
 
 
@@ -177,6 +191,15 @@ def _optimal(word: str) -> str:
 def _loss(name: str) -> str:
     if name not in LOSSES:
         raise ValueError(f"unknown loss; expected one of {', '.join(LOSSES)}")
+    return name
+
+
+def _teacher(name: str) -> str:
+    module, colon, factory = name.partition(":")
+    if name not in TEACHERS and not (colon and all(map(str.isidentifier, [*module.split("."), factory]))):
+        raise ValueError(
+            f"expected {', '.join(TEACHERS)}, or package.module:factory, a function of yours that returns a teacher"
+        )
     return name
 
 
@@ -254,12 +277,16 @@ class TimesSection(_Section):
 
 
 class BatchSection(_Section):
-    """Full-batch learning: a generalised linear model trained to the end on n = alpha N samples, labelled by a perceptron."""
+    """Full-batch learning: a generalised linear model trained to the end on n = alpha N samples, labelled by a teacher."""
 
     loss: Annotated[str, AfterValidator(_loss)] = "square"
     output: Output | None = None
     noise: NotNegative = 0.0
+    teacher: Annotated[str, AfterValidator(_teacher)] = "perceptron"
     teacher_seed: Seed = 1
+    teacher_on: Literal["latents", "inputs"] = "latents"
+    measured_on: Literal["latents", "inputs"] | None = None
+    center: bool = True
     penalty: Penalty = (0.1, 1.0, 10.0)
     alpha: Grid = GridSection()
     bayes: bool = False
@@ -271,7 +298,39 @@ class BatchSection(_Section):
                 f"the {self.loss} loss is one of labels +1 and -1; expected the output sign, logit or probit, "
                 "or the loss square, huber or absolute"
             )
+        if not self.center and (self.teacher, self.loss, self.labels) != ("perceptron", "square", "linear"):
+            raise ValueError("center = false is for the square loss on linear labels of a perceptron; leave it out")
         return self
+
+    @model_validator(mode="after")
+    def _taught(self) -> "BatchSection":
+        if self.from_code and self.teacher_on != "latents":
+            raise ValueError("teacher_on is where a perceptron or a two-layer teacher looks; set measured_on for yours")
+        if not self.from_code and self.measured_on is not None:
+            raise ValueError(f"measured_on is where a teacher of your own looks; set teacher_on for {self.teacher}")
+        if self.bayes and (self.teacher, self.teacher_on) != ("perceptron", "latents"):
+            raise ValueError("bayes is the least error for perceptrons on the latents; leave it out for other teachers")
+        if not self.in_closed_form:
+            self.refuse_unmeasured(f"a teacher {self.teacher}")
+        return self
+
+    def refuse_unmeasured(self, what: str) -> None:
+        """Raise where labels that are measured were given noise, or an output that is random by itself."""
+        if self.labels not in ("linear", "sign"):
+            raise ValueError(f"labels of {what} are measured, as they come or by their sign; expected linear or sign")
+        if self.noise:
+            raise ValueError(f"labels of {what} are measured, without noise; expected noise = 0")
+
+    @property
+    def from_code(self) -> bool:
+        """Whether the teacher is what a function of the user's returns."""
+        return self.teacher not in TEACHERS
+
+    @property
+    def in_closed_form(self) -> bool:
+        """Whether the moments of the labels follow from those of latents and inputs; other teachers are measured."""
+        square = (self.loss, self.labels) == ("square", "linear")
+        return self.teacher == "perceptron" or (self.teacher == "two-layer" and square)
 
     @property
     def labels(self) -> Output:
@@ -322,6 +381,23 @@ class Experiment(_Section):
     batch: BatchSection = BatchSection()
     simulation: SimulationSection = SimulationSection()
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Experiment":
+        if self.features.kind == "trained" and self.axes:
+            raise ValueError(f"trained features are those of one student; expected one value of {', '.join(self.axes)}")
+        if self.measures_inputs_below_features:
+            if not self.batch.center:
+                raise ValueError(
+                    "center = false is for a teacher on the latents where there are features; leave it out"
+                )
+            self.batch.refuse_unmeasured("a teacher on the inputs below features")
+        return self
+
+    @property
+    def measures_inputs_below_features(self) -> bool:
+        """Whether the teacher of full-batch learning is on inputs of which the student sees features only."""
+        return self.batch.teacher_on == "inputs" and self.features.kind != "none"
+
     @classmethod
     def read(cls, path: str | Path | None, settings: list[str]) -> "Experiment":
         """Read a TOML file (or take the defaults) and apply settings such as "learning.lr=0.1".
@@ -339,6 +415,11 @@ class Experiment(_Section):
             raise InputError(_one_sentence(error)) from error
 
     @property
+    def is_batch(self) -> bool:
+        """Whether it is one of full-batch learning unless told otherwise: it says how, or learns from trained features."""
+        return "batch" in self.model_fields_set or self.features.kind == "trained"
+
+    @property
     def axes(self) -> dict[str, tuple[float, ...]]:
         """The axes of the sweep by their names in `Sweep`; empty where every setting has one value."""
         found = {name: getattr(self.learning, name) for name in OPTIONS}
@@ -349,15 +430,21 @@ class Experiment(_Section):
     def uses_closed_form(self) -> bool:
         """Whether the model comes from exact moments: by default wherever there are any (single-layer).
 
-        Those of features are known where the inputs have no means, as with an odd activation.
+        Those of random features are known where the inputs have no means, as with an odd activation.
         """
-        g = self.generator
+        g, trained = self.generator, self.features.kind == "trained"
         centred = self.features.kind == "none" or activation(g.activation or "sign").odd
-        exact = g.name == "single-layer" and centred
+        exact = g.name == "single-layer" and centred and not trained
         if self.estimate.closed_form and not exact:
             what = f"{g.name} has" if centred else f"features of a {g.name} generator with means have"
+            what = "trained features have" if trained else what
             raise InputError(f"{what} no closed-form moments; leave estimate.closed_form out")
         return exact if self.estimate.closed_form is None else self.estimate.closed_form
+
+    @property
+    def inputs_in_closed_form(self) -> bool:
+        """The same of the generator's inputs, whatever the features of them."""
+        return self.generator.name == "single-layer" and self.estimate.closed_form is not False
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -18,10 +18,13 @@ from gaussequiv import __version__
 from gaussequiv.errors import InputError
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.models.networks import TwoLayer
+from gaussequiv.models.problems import OnlineSGD
 from gaussequiv.models.storage import atomic_write_text
 from gaussequiv.models.sweeps import Curves, load
 from gaussequiv.report import compare
 from gaussequiv.report.grids import Compared
+from gaussequiv.report.problems import online_problem
 from gaussequiv.report.settings import Experiment
 
 if TYPE_CHECKING:
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
     from gaussequiv.generators.features import Features
 
 Progress = Callable[[str, float, float], Any]  # (stage, done, in all)
-MODEL = ("generator", "estimate", "features")  # what the Gaussian model depends on
+INPUTS = ("generator", "estimate")  # what the Gaussian model of the generator's inputs depends on
+MODEL = (*INPUTS, "features")  # the same of what is learned from
+TRAINED = ("teacher", "student", "learning", "times")  # what trained features depend on besides
+WIDTH = 500  # number of random features
 
 T = TypeVar("T", bound=Curve | Curves)
 
@@ -41,6 +47,7 @@ class Stages(abc.ABC):
     experiment: Experiment
     folder: Path
     progress: Progress
+    allow_code: bool = False  # whether a teacher may come from the user's own code
 
     suffix: ClassVar[str]  # of the names of its files
     sections: ClassVar[tuple[str, ...]]  # of the experiment that it depends on
@@ -101,23 +108,55 @@ class Stages(abc.ABC):
     @cached_property
     def generator(self) -> "Generator":
         """The generator of the experiment: its last layer are the features, where there are any."""
-        return self.source if self._features is None else self.source.then(self._features)
+        if self._features is None:
+            return self.source
+        centred = self._trains and self.experiment.learning.center
+        return self.source.then(self._features, mean=self.inputs_model.mean_x if centred else None)
 
     @cached_property
     def model(self) -> GaussianModel:
-        """The equivalent Gaussian model."""
-        path, key = self.folder / "model.safetensors", self._key(*MODEL)
+        """The equivalent Gaussian model of what is learned from: the generator's inputs, or features of them."""
+        return self._model("model.safetensors", MODEL, self._computed_model)
+
+    @cached_property
+    def inputs_model(self) -> GaussianModel:
+        """That of the generator's inputs, without features."""
+        if self.experiment.features.kind == "none":
+            return self.model
+
+        def computed() -> GaussianModel:
+            exact = self.experiment.inputs_in_closed_form
+            return GaussianModel.single_layer(*self._single_layer) if exact else self._estimated(self.source, "inputs")
+
+        return self._model("model-inputs.safetensors", INPUTS, computed)
+
+    @cached_property
+    def trained(self) -> TwoLayer:
+        """The student of the experiment after one-pass SGD on the generator's inputs: its first layer are the features."""
+        from gaussequiv import simulation
+
+        path, key = self.folder / "features.safetensors", self._key(*MODEL)
         if path.is_file():
-            model = GaussianModel.load(path)
-            if model.provenance.get("key") == key:
-                return model
-        model = self._computed_model()
-        provenance = {**model.provenance, "key": key}
-        fields = {name: getattr(model, name) for name in ("Omega", "Phi", "Psi", "mean_x", "mean_c", "standard_errors")}
-        model = GaussianModel(**fields, provenance=provenance)
+            network, provenance = TwoLayer.load_with_provenance(path)
+            if provenance.get("key") == key:
+                return network
+        problem = online_problem(self.experiment, self.inputs_model)
+        if not isinstance(problem, OnlineSGD):
+            raise InputError(
+                "trained features are those of one student; give one value where the experiment has a list"
+            )
         self.save_experiment()
-        model.save(path)
-        return model
+        network = simulation.train(
+            problem,
+            self.source,
+            time=self.experiment.times.end,
+            seed=self.experiment.features.seed,
+            device=self.experiment.simulation.device,
+            checkpoint=self.folder / f"features-{key[:12]}.partial",
+            progress=lambda done, of: self.progress("features", done, of),
+        )
+        network.save(path, {"key": key, "problem": problem.describe(), "time": self.experiment.times.end})
+        return network
 
     # --- theory beside simulation ---
 
@@ -150,7 +189,15 @@ class Stages(abc.ABC):
 
     @property
     def _values(self) -> dict[str, Any]:
-        return self.experiment.model_dump(exclude_none=True, include=set(self.sections))
+        return self.experiment.model_dump(exclude_none=True, include={*self.sections, *self._beside(*self.sections)})
+
+    @property
+    def _trains(self) -> bool:
+        return self.experiment.features.kind == "trained"
+
+    def _beside(self, *parts: str) -> tuple[str, ...]:
+        """Further sections that these sections need: those that say how features are trained."""
+        return TRAINED if self._trains and "features" in parts else ()
 
     @cached_property
     def _single_layer(self) -> tuple[Any, str]:
@@ -165,23 +212,43 @@ class Stages(abc.ABC):
         from gaussequiv import generators
 
         section = self.experiment.features
-        if section.kind == "none":
-            return None
+        match section.kind:
+            case "none":
+                return None
+            case "trained":
+                return generators.first_layer(self.trained)
         return generators.random_features(
-            self.source.input_dim, section.width, section.activation, section.kind, section.seed
+            self.source.input_dim, section.width or WIDTH, section.activation or "erf", section.kind, section.seed
         )
 
-    def _computed_model(self) -> GaussianModel:
-        from gaussequiv import generators
+    def _model(self, name: str, parts: tuple[str, ...], compute: Callable[[], GaussianModel]) -> GaussianModel:
+        path, key = self.folder / name, self._key(*parts)
+        if path.is_file():
+            model = GaussianModel.load(path)
+            if model.provenance.get("key") == key:
+                return model
+        model = compute()
+        provenance = {**model.provenance, "key": key}
+        fields = {name: getattr(model, name) for name in ("Omega", "Phi", "Psi", "mean_x", "mean_c", "standard_errors")}
+        model = GaussianModel(**fields, provenance=provenance)
+        self.save_experiment()
+        model.save(path)
+        return model
 
+    def _computed_model(self) -> GaussianModel:
         if self.experiment.uses_closed_form:
             model = GaussianModel.single_layer(*self._single_layer)
             if self._features is None:
                 return model
-            return model.then(self._features.weight_matrix, self.experiment.features.activation)
+            return model.then(self._features.weight_matrix, self.experiment.features.activation or "erf")
+        return self._estimated(self.generator, "estimate")
+
+    def _estimated(self, generator: "Generator", stage: str) -> GaussianModel:
+        from gaussequiv import generators
+
         e = self.experiment.estimate
-        report = lambda done, of: self.progress("estimate", done, of)  # noqa: E731
-        return generators.estimate(self.generator, e.samples, e.seed, e.workers, report)
+        report = lambda done, of: self.progress(stage, done, of)  # noqa: E731
+        return generators.estimate(generator, e.samples, e.seed, e.workers, report)
 
     def _curve(self, name: str, parts: tuple[str, ...], compute: Callable[[], T]) -> T:
         path, key = self.folder / name, self._key(*parts)
@@ -237,14 +304,21 @@ class Stages(abc.ABC):
 
     def _key(self, *parts: str) -> str:
         """Hash of the sections that a stage depends on, of the weights file, and of the version."""
-        values = self.experiment.model_dump(mode="json", include=set(parts))
+        values = self.experiment.model_dump(mode="json", include={*parts, *self._beside(*parts)})
         name = self.experiment.generator.name
         weights = hashlib.sha256(Path(name).read_bytes()).hexdigest() if Path(name).is_file() else ""
         for section in ("estimate", "theory"):
             values.get(section, {}).pop("workers", None)  # no result depends on it
         values.get("simulation", {}).pop("twin", None)  # nor the simulation on whether there is a second one
         values.get("batch", {}).pop("bayes", None)  # nor on a line drawn beside it
-        return hashlib.sha256(json.dumps([values, weights, __version__], sort_keys=True).encode()).hexdigest()
+        if self._trains and "times" in values:
+            values["times"] = {"end": self.experiment.times.end}  # when the training ends
+        return digest(values, weights, __version__)
+
+
+def digest(*values: Any) -> str:
+    """Hash of plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

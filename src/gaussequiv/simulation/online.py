@@ -16,6 +16,7 @@ from gaussequiv.maths.solvers import Status
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs, OnlineSGD, checked_times
+from gaussequiv.models.streams import Purpose
 from gaussequiv.simulation.checkpoints import Checkpoint, key_of
 from gaussequiv.simulation.samples import Source, device_of, fingerprint, name_of
 from gaussequiv.simulation.training import MEASURED, Run
@@ -111,43 +112,14 @@ def simulate_many(
     problems = _family(problems)
     t = checked_times(times)
     seeds, test_samples = integer("seeds", seeds), integer("test_samples", test_samples)
-    seed, every = integer("seed", seed, least=0), number("checkpoint_every", checkpoint_every)
-    if dtype not in (torch.float32, torch.float64):
-        raise InputError(f"dtype={dtype!r}; expected torch.float32 or torch.float64")
-    if not callable(getattr(inputs, "sample", None)):
-        raise InputError(f"the inputs are a {type(inputs).__name__}; expected a Generator or a GaussianModel")
-    N, D = problems[0].model.input_dim, problems[0].model.latent_dim
-    if (inputs.input_dim, inputs.latent_dim) != (N, D):
-        raise InputError(
-            f"the inputs have (N, D) = ({inputs.input_dim}, {inputs.latent_dim}); the model has ({N}, {D})"
-        )
-    targets = [int(step) for step in np.rint(t * N)]
+    every = number("checkpoint_every", checkpoint_every)
+    source = _source(problems[0], inputs, seed, dtype, device, Purpose.TRAIN)
+    targets = [int(step) for step in np.rint(t * source.input_dim)]
     with torch.no_grad():
-        source = Source(problems[0], inputs, seed, dtype, device_of(device))
         runs = [Run([problems[i] for i in same], source, seeds) for same in _by_batch_size(problems)]
         drawn = {"seeds": seeds, "seed": seed, "test_samples": test_samples, "inputs": name_of(inputs)}
-        kept = None
-        if checkpoint is not None:
-            settings = {**drawn, "dtype": str(dtype), "device": str(source.device)}
-            key = key_of(problems, t, settings, fingerprint(inputs))
-            kept = Checkpoint(Path(checkpoint), every, key, lambda: _arrays(runs))
-            found = kept.load()
-            for r, run in enumerate(runs if found else ()):
-                run.restore({name.removeprefix(f"{r}."): array for name, array in found.items()})
-
-        def report() -> None:
-            if kept:
-                kept.save_if_due()
-            if progress:
-                progress(sum(run.steps for run in runs), targets[-1] * len(runs))
-
-        try:
-            for run in runs:
-                run.finish(targets, test_samples, report)
-        except KeyboardInterrupt:
-            if kept:
-                kept.save()
-            raise
+        kept = _kept(checkpoint, every, problems, t, drawn, source, runs)
+        _finished(runs, targets[-1], kept, progress, lambda run, report: run.finish(targets, test_samples, report))
     curves = {}
     for run in runs:
         for problem, values in run.measured_of_each():
@@ -156,6 +128,126 @@ def simulate_many(
     if kept:
         kept.remove()
     return tuple(curves[id(problem)] for problem in problems)
+
+
+def train(
+    problem: OnlineSGD,
+    inputs: Inputs,
+    *,
+    time: float,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], Any] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: float = 60.0,
+) -> TwoLayer:
+    r"""Train the student of `problem` once, by one-pass SGD until t = `time`, and return it.
+
+    Its first layer are pre-learned features: `generator.then(student, mean=problem.model.mean_x)`. The training samples are
+    those of no simulation, whatever its seed, so what is learned on the features does not meet them again.
+
+    Args:
+        problem: student, teacher, model and learning rule.
+        inputs: a `Generator`, or the model itself.
+        time: t = steps / N, rounded to whole steps.
+        seed: of the training samples.
+        dtype: of the weights and of all products with them.
+        device: where the training runs.
+        progress: called with (steps done, steps in all).
+        checkpoint: a file for the state of the run, as in `simulate`.
+        checkpoint_every: seconds between two writings of it.
+
+    Raises:
+        InputError: as `simulate`, or weights that diverge.
+
+    """
+    (problem,) = _family((problem,))
+    end, every = number("time", time), number("checkpoint_every", checkpoint_every)
+    source = _source(problem, inputs, seed, dtype, device, Purpose.PRETRAIN)
+    steps = round(end * source.input_dim)
+    with torch.no_grad():
+        run = Run([problem], source, 1)
+        drawn = {"seed": seed, "inputs": name_of(inputs), "purpose": "train"}
+        kept = _kept(checkpoint, every, (problem,), np.array([end]), drawn, source, [run])
+        _finished([run], steps, kept, progress, lambda run, report: run.advance(steps, report))
+    if kept:
+        kept.remove()
+    W, v = (part[0, 0].double().cpu().numpy() for part in run.state[1][0])
+    if not (np.isfinite(W).all() and np.isfinite(v).all()):
+        raise InputError(f"the student diverged before t = {end:g}; train it with a smaller learning rate")
+    return TwoLayer(W, v.reshape(problem.student.readout.shape), problem.student.activation)
+
+
+# --- what both have in common ---
+
+
+def _source(
+    problem: OnlineSGD,
+    inputs: Inputs,
+    seed: int,
+    dtype: torch.dtype,
+    device: str | torch.device,
+    training: Purpose,
+) -> Source:
+    """The samples of a problem, if its inputs fit."""
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(f"dtype={dtype!r}; expected torch.float32 or torch.float64")
+    if not callable(getattr(inputs, "sample", None)):
+        raise InputError(f"the inputs are a {type(inputs).__name__}; expected a Generator or a GaussianModel")
+    N, D = problem.model.input_dim, problem.model.latent_dim
+    if (inputs.input_dim, inputs.latent_dim) != (N, D):
+        raise InputError(
+            f"the inputs have (N, D) = ({inputs.input_dim}, {inputs.latent_dim}); the model has ({N}, {D})"
+        )
+    with torch.no_grad():
+        return Source(problem, inputs, integer("seed", seed, least=0), dtype, device_of(device), training)
+
+
+def _kept(
+    path: str | Path | None,
+    every: float,
+    problems: Sequence[OnlineSGD],
+    times: Array,
+    drawn: Mapping[str, Any],
+    source: Source,
+    runs: Sequence[Run],
+) -> Checkpoint | None:
+    """The checkpoint of runs, where one is wanted; what it holds already is restored into them."""
+    if path is None:
+        return None
+    settings = {**drawn, "dtype": str(source.dtype), "device": str(source.device)}
+    kept = Checkpoint(
+        Path(path), every, key_of(problems, times, settings, fingerprint(source.inputs)), lambda: _arrays(runs)
+    )
+    found = kept.load()
+    for r, run in enumerate(runs if found else ()):
+        run.restore({name.removeprefix(f"{r}."): array for name, array in found.items()})
+    return kept
+
+
+def _finished(
+    runs: Sequence[Run],
+    steps: int,
+    kept: Checkpoint | None,
+    progress: Callable[[int, int], Any] | None,
+    finish: Callable[[Run, Callable[[], None]], None],
+) -> None:
+    """Carry out all runs of so many steps each; an interrupt leaves the state in the checkpoint."""
+
+    def report() -> None:
+        if kept:
+            kept.save_if_due()
+        if progress:
+            progress(sum(run.steps for run in runs), steps * len(runs))
+
+    try:
+        for run in runs:
+            finish(run, report)
+    except KeyboardInterrupt:
+        if kept:
+            kept.save()
+        raise
 
 
 # --- which problems go together ---

@@ -35,11 +35,20 @@ class Source:
         seed: of all streams.
         dtype: of inputs and labels.
         device: where they are wanted.
+        training: the purpose of the training samples.
 
     """
 
-    def __init__(self, problem: OnlineSGD, inputs: Inputs, seed: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.inputs, self.seed, self.dtype, self.device = inputs, seed, dtype, device
+    def __init__(
+        self,
+        problem: OnlineSGD,
+        inputs: Inputs,
+        seed: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        training: Purpose = Purpose.TRAIN,
+    ) -> None:
+        self.inputs, self.seed, self.dtype, self.device, self.training = inputs, seed, dtype, device, training
         model, teacher = problem.model, problem.teacher
         self.input_dim, self.outputs = model.input_dim, teacher.outputs
         self._sees_latents = problem.teacher_on == "latents"
@@ -97,7 +106,7 @@ class Source:
 
     def noise(self, n: int, lane: int, chunk: int) -> Tensor:
         """Standard normal label noise (n, outputs) of a training chunk, in a lane of its own: inputs do not depend on it."""
-        rng = stream(self.seed, Purpose.TRAIN, chunk=chunk, lane=2**63 + lane)
+        rng = stream(self.seed, self.training, chunk=chunk, lane=2**63 + lane)
         return self.tensor(rng.standard_normal((n, self.outputs)))
 
 

@@ -108,7 +108,7 @@ class Run:
             self._x = torch.empty(self.seeds, n, source.input_dim, dtype=source.dtype, device=source.device)
         lanes = range(self.seeds)
         self._chunk = -1
-        self._y = torch.stack([source.draw_into(self._x[lane], Purpose.TRAIN, lane, chunk) for lane in lanes])
+        self._y = torch.stack([source.draw_into(self._x[lane], source.training, lane, chunk) for lane in lanes])
         noise = [source.noise(n, lane, chunk) for lane in lanes] if self._noisy else None
         self._zeta = torch.stack(noise) if noise else torch.zeros_like(self._y)
         self._chunk = chunk
