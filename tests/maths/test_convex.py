@@ -95,6 +95,33 @@ def test_curves_from_values_are_those_of_the_named_loss(name, output):
         np.testing.assert_allclose(one.data[quantity], other.data[quantity], rtol=1e-9, atol=1e-14, err_msg=quantity)
 
 
+@pytest.mark.parametrize(
+    ("function", "rtol"),
+    [
+        (lambda x: np.log1p(np.exp(-x)), 1e-9),  # overflows at -710
+        (lambda x: math.log(1 + math.exp(-x)), 1e-6),  # of one number; the sum 1 + exp(-x) has lost digits
+        (lambda x: np.log(np.cosh(x / 2)) + np.log(2) - x / 2, 1e-6),  # a sum that cancels
+    ],
+)
+def test_the_logistic_loss_as_anyone_might_write_it(function, rtol):
+    alpha, penalty = [0.3, 1.0, 4.0], [1e-2, 0.1, 10.0]
+    with np.errstate(all="ignore"):
+        one = ge.predict(problem("sign", function), alpha=alpha, penalty=penalty)
+    other = ge.predict(problem("sign", "logistic"), alpha=alpha, penalty=penalty)
+    for quantity in ("V", "q", "m", "test_error", "train_loss"):
+        np.testing.assert_allclose(one.data[quantity], other.data[quantity], rtol=rtol, err_msg=quantity)
+
+
+@pytest.mark.parametrize("power", [1.4, 1.5, 1.9])
+def test_a_loss_without_a_second_derivative_at_a_point_is_one_all_the_same(power):
+    """|r|^p: its Gaussian averages are those of its proximal map, found by bisection."""
+    function = lambda r: np.abs(r) ** power
+    found = Convex(function, "residual").averages(np.array([0.7]), np.array([1.3]), None, 4)
+    expected = brute(lambda r: power * np.sign(r) * np.abs(r) ** (power - 1), [], 0.7, 1.3)
+    for part, value in expected.items():
+        np.testing.assert_allclose(getattr(found, part), value, rtol=1e-7, atol=1e-9, err_msg=part)
+
+
 @pytest.mark.parametrize("name", ["square", "squared-hinge", "hinge", "huber", "absolute"])
 @pytest.mark.parametrize(("factor", "shift"), [(1e-8, 0.0), (1e8, 0.0), (1.0, 0.37), (3.0, -200.25)])
 def test_a_piecewise_quadratic_function_is_found_to_be_one(name, factor, shift):

@@ -115,8 +115,9 @@ class Convex(Loss):
         )
         start, end = np.clip(np.minimum(before - 1, after), 0, last), np.clip(np.maximum(before - 1, after), 0, last)
         x = edges[start]
-        x = np.where(w < from_left[:, :1], w - V * np.nan_to_num(pieces.left[0]), x)  # linear beyond the ends
-        x = np.where(w > from_right[:, -1:], w - V * np.nan_to_num(pieces.right[-1]), x)
+        for beyond, slope in ((w < from_left[:, :1], pieces.left[0]), (w > from_right[:, -1:], pieces.right[-1])):
+            if np.isfinite(slope):  # linear beyond the ends
+                x = np.where(beyond, w - V * slope, x)
         row, column = np.nonzero(end > start)  # inside a piece
         piece, stiff, there = start[row, column], V[row, 0], w[row, column]
         low, high = edges[piece], edges[piece + 1]

@@ -8,6 +8,7 @@ d at a kink, of d' where the second derivative jumps, of d'' where the third one
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import factorial
 from typing import Any
 
@@ -24,6 +25,7 @@ Quadratic = tuple[float, float, float]
 EPS = float(np.finfo(float).eps)
 DEGREE = 24
 FARTHEST = 1e6  # arguments that a function is asked for
+OVERFLOWS = 300.0  # arguments from which on infinite values are those of an overflow, and no wall
 LARGEST = 1e60  # values beyond which a function counts as infinite
 RESOLVED = 2e-14  # size of the last coefficients, relative to the values, of a polynomial that reproduces the function
 NOTHING = 1e-250  # values that are none: their relative accuracy is lost
@@ -31,6 +33,7 @@ CANCELLED = 4 * EPS  # rounding of values that are sums which cancel, relative t
 CHOPPED = 4e-15  # size of coefficients that are rounding
 WIDTHS = (1e-3, 1e-5, 1e-7)  # of intervals that hold a joint, tried in turn
 MOST = 40  # joints beyond which a function is not taken apart
+BLUNT = 1e-12  # distance from its chord, relative to the usual slope, of a piece as narrow as rounding allows, that is a line
 ORDERS = (3, 2, 1)  # of the derivative that jumps at a joint
 VANISHED = 1e-7  # size of lower derivatives there, relative to the largest, that is none
 FAITHFUL = 1e-9  # difference from the function, relative to its size, up to which pieces stand for it
@@ -261,7 +264,7 @@ class _Domain:
     walls: tuple[bool, bool]
     noise: float = 0.0  # of values, relative to x, beyond the rounding of their size
 
-    @property
+    @cached_property
     def steepness(self) -> float:
         """The largest slope near 0."""
         x = np.linspace(max(-NEAR, self.low), min(NEAR, self.high), 101)
@@ -355,7 +358,12 @@ class _Domain:
         if resolved:
             return [Piece(low, high, coefficients)]
         if 2 * half < width * max(1.0, abs(middle)):
+            chord = values[-1] + (values[0] - values[-1]) * (NODES - NODES[-1]) / (NODES[0] - NODES[-1])
+            if width == WIDTHS[-1] and np.abs(values - chord).max() <= BLUNT * self.steepness:
+                return [Piece(low, high, np.append(TO_COEFFICIENTS[:2] @ chord, np.zeros(DEGREE - 1)))]
             joints.append(middle)
+            if len(joints) > 2 * MOST:
+                raise self.refused(middle)
             return [Piece(low, high, coefficients)]
         return self._halved(low, middle, width, joints) + self._halved(middle, high, width, joints)
 
@@ -441,7 +449,8 @@ def _difference(one: Any, other: Any) -> Callable[[float], float]:
 def _wall(function: Function, good: float, bad: float) -> tuple[float, bool]:
     """The last argument with a finite value between a good and a bad one, and whether the function ends there.
 
-    One that grows beyond all bounds, such as an exponential, does not end: it is left where it is large.
+    One that grows beyond all bounds, such as an exponential, does not end: it is left where it is large. Nor does one whose
+    exponential overflows, as that of log(1 + exp(-x)) at -710, far from where outputs are.
     """
     while abs(bad - good) > 4e-16 * max(1.0, abs(good)):
         middle = (good + bad) / 2
@@ -453,4 +462,4 @@ def _wall(function: Function, good: float, bad: float) -> tuple[float, bool]:
         if middle in (good, bad) and abs(bad - good) <= 4e-16 * max(1.0, abs(good)):
             break
     value = function(np.array([good]))[0]
-    return float(good), abs(value) < np.sqrt(LARGEST)
+    return float(good), bool(abs(value) < np.sqrt(LARGEST) and abs(good) < OVERFLOWS)

@@ -119,8 +119,11 @@ class BatchRun(Stages):
     @cached_property
     def alpha(self) -> Array:
         """Sample complexities of both curves: whole numbers of samples, so that theory and simulation mean the same."""
-        N = self.model.input_dim
-        return np.unique(np.maximum(1, np.rint(np.array(self.experiment.batch.alphas) * N))) / N
+        N, alphas = self.model.input_dim, np.array(self.experiment.batch.alphas)
+        counts = np.rint(alphas * N)
+        if counts.min() < 1:
+            raise InputError(f"batch.alpha = {alphas.min():.4g} is no sample of N={N} inputs; expected at least {1 / N:.2g}")
+        return np.unique(counts) / N
 
     @cached_property
     def theory(self) -> Curve:

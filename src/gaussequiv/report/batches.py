@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUANTITIES = {"test_error": "test error", "train_loss": "training loss"}
 RARE = 30.0  # training loss, summed over all samples, below which it is that of a few rare ones
-NOTHING = 1e-10  # of the largest value of a quantity: below it both curves are zero up to rounding
+NOTHING = 1e-10  # of the largest value of a quantity, or test error: below it both curves are zero up to rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,8 @@ class BatchComparison:
         """
         theory, practice, error = self.values(name)
         finite = np.isfinite(theory) & np.isfinite(practice)
-        floor = NOTHING * np.abs(theory[finite]).max(initial=0.0)
+        usual = np.concatenate([theory[finite], self.values("test_error")[0][finite]])
+        floor = NOTHING * np.nanmax(np.abs(usual), initial=0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             z = (practice - theory) / error
             there = finite & (error > 0) & (np.maximum(np.abs(theory), np.abs(practice)) > floor)
