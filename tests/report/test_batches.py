@@ -131,6 +131,17 @@ def test_what_is_zero_or_not_there_is_not_compared(ridgeless):
     assert "interpolation threshold" in comparison.summary
 
 
+def test_training_losses_that_are_zero_up_to_rounding_are_not_compared():
+    """All points interpolate: theory says 0, the simulation 1e-30."""
+    theory = ge.predict(problem("square", "linear"), alpha=[0.25, 0.5], penalty=0)
+    practice = pretend(theory, some_rng())
+    tiny = np.full(theory.test_error.shape, 1e-30)
+    practice.data["train_loss"].values[...], practice.data["train_loss_se"].values[...] = tiny, tiny / 10
+    comparison = report.compare(theory, practice)
+    assert np.isnan(comparison.z("train_loss")).all()
+    assert comparison.agrees
+
+
 def test_training_losses_of_a_few_rare_samples_are_not_compared():
     theory = ge.predict(problem("logistic", "sign"), alpha=ALPHA, penalty=[1e-4, 1.0])
     z = report.compare(theory, pretend(theory, some_rng())).z("train_loss")

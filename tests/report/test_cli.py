@@ -330,8 +330,13 @@ def test_the_first_word_or_the_experiment_says_what_is_learned(batch, experiment
 
 
 def test_alphas_are_whole_numbers_of_samples(batch, tmp_path):
-    run = BatchRun(Experiment.read(batch, ["batch.alpha=[0.001, 0.002, 0.51, 1.004]"]), tmp_path, lambda *_: None)
+    run = BatchRun(Experiment.read(batch, ["batch.alpha=[0.015, 0.017, 0.51, 1.004]"]), tmp_path, lambda *_: None)
     np.testing.assert_allclose(run.alpha * 60, [1, 31, 60], rtol=1e-14)
+    run = BatchRun(Experiment.read(batch, ["batch.alpha=[0.001, 1]"]), tmp_path, lambda *_: None)
+    with pytest.raises(
+        ge.InputError, match=r"batch.alpha = 0.001 is no sample of N=60 inputs; expected at least 0.017"
+    ):
+        _ = run.alpha
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "orthogonal"])

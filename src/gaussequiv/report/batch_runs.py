@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, final
 
 import numpy as np
 
+from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.batch import FullBatch
 from gaussequiv.models.curves import Curve
@@ -122,7 +123,9 @@ class BatchRun(Stages):
         N, alphas = self.model.input_dim, np.array(self.experiment.batch.alphas)
         counts = np.rint(alphas * N)
         if counts.min() < 1:
-            raise InputError(f"batch.alpha = {alphas.min():.4g} is no sample of N={N} inputs; expected at least {1 / N:.2g}")
+            raise InputError(
+                f"batch.alpha = {alphas.min():.4g} is no sample of N={N} inputs; expected at least {1 / N:.2g}"
+            )
         return np.unique(counts) / N
 
     @cached_property
