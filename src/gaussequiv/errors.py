@@ -28,7 +28,11 @@ def integer(name: str, value: Any, least: int = 1) -> int:
 def number(name: str, value: Any, *, positive: bool = False, negative: bool = False) -> float:
     """`value` as a finite float: positive, not negative, or (`negative`) any; refuses what is no real number."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or (value < 0 and not negative) or (positive and value == 0):
+    try:
+        finite = real and math.isfinite(value)
+    except OverflowError:  # an int beyond all floats
+        finite = False
+    if not finite or (value < 0 and not negative) or (positive and value == 0):
         kind = "positive finite number" if positive else "finite number" if negative else "non-negative finite number"
         raise InputError(f"{name}={value!r}; expected a {kind}")
     return float(value)

@@ -65,3 +65,18 @@ def test_eigenvalues_of_a_large_gram_matrix_come_in_levels():
 def test_what_is_no_kernel_is_refused(function, dim, sentence):
     with pytest.raises(InputError, match=sentence):
         sphere_kernel(function, dim)
+
+
+@pytest.mark.parametrize("dim", [3, 50, 784, 3072, 100_000])
+def test_the_exponential_kernel_has_bessel_functions_for_eigenvalues(dim):
+    r"""$2^{-k} \Gamma(\nu + 1) / \Gamma(\nu + k + 1) \sum_j 4^{-j} / j! (\nu + k + 1)_j$; what rounding hides is rest."""
+    eta, counts = sphere_kernel(np.exp, dim, degrees=10)
+    nu = dim / 2 - 1
+    for k in range(11):
+        before = np.prod(0.5 / (nu + 1 + np.arange(k)))
+        terms = [np.prod(0.25 / ((1 + np.arange(j)) * (nu + k + 1 + np.arange(j)))) for j in range(12)]
+        if eta[k]:
+            assert eta[k] == pytest.approx(before * np.sum(terms), rel=1e-3 if k > 3 else 1e-9)
+        else:
+            assert k > 4
+    assert eta @ counts == pytest.approx(np.e, rel=1e-12)

@@ -217,3 +217,14 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="could not create the folder"):
         ge.GaussianModel.isotropic(2).save(tmp_path / "file" / "model.safetensors")
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_what_is_no_covariance_is_none_in_any_units(scale):
+    """x -> s x: neither a negative variance nor one that is too small for Phi is hidden beside large latents."""
+    with pytest.raises(ge.InputError, match="not the covariance of one Gaussian"):
+        ge.GaussianModel(scale * np.array([[1.0, 2.0], [2.0, 1.0]]), np.zeros((2, 1)))
+    with pytest.raises(ge.InputError, match="not the covariance of one Gaussian"):
+        ge.GaussianModel(scale * np.eye(2), np.sqrt(scale) * np.ones((2, 1)))
+    model = ge.GaussianModel(scale * np.eye(2), np.sqrt(scale / 2) * np.ones((2, 1)))  # the boundary
+    np.testing.assert_allclose(model.spectrum, scale)

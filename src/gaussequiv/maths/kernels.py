@@ -9,20 +9,23 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.special import comb, roots_gegenbauer
+from scipy.linalg import eigh_tridiagonal
+from scipy.special import comb
 
 from gaussequiv.errors import InputError, integer
 from gaussequiv.maths.averages import Array
 
 NODES = 400  # of Gauss and Gegenbauer, at least
 SMALLEST = 1e-12  # eigenvalue times multiplicity, relative to k(x, x), below which a degree is rounding
+RESOLVED = 1e4  # times its rounding, the root of its multiplicity, that a degree must be, to be told from it
 
 
 def sphere_kernel(function: Callable[[Any], Any], dim: int, degrees: int = 10) -> tuple[Array, Array]:
     r"""Eigenvalues and multiplicities of $\kappa(x \cdot x' / d)$ on the sphere, one pair a degree, and one for the rest.
 
     The rest, $\kappa(1) - \sum_k \eta_k N_k$, is spread over so many functions that it acts as a penalty: it is given as one
-    further level, with the multiplicity of the next degree.
+    further level, with the multiplicity of the next degree. Degrees of so many functions that double precision does not resolve
+    their eigenvalue have the eigenvalue 0 and belong to it.
 
     Args:
         function: kappa of the cosine, an array in [-1, 1]; such as `lambda t: (1 + t)**3`, or, for an infinitely wide layer
@@ -35,11 +38,17 @@ def sphere_kernel(function: Callable[[Any], Any], dim: int, degrees: int = 10) -
 
     """
     d, degrees = integer("dim", dim, least=3), integer("degrees", degrees)
-    t, weights = roots_gegenbauer(max(NODES, 4 * degrees), (d - 2) / 2)
-    weights = weights / weights.sum()
-    with np.errstate(all="ignore"):
-        values = np.asarray(function(t), dtype=float)
-        whole = float(np.asarray(function(np.array([1.0])), dtype=float).ravel()[0])
+    t, weights = _nodes(max(NODES, 4 * degrees), d)
+    try:
+        with np.errstate(all="ignore"):
+            values, end = np.asarray(function(t)), np.asarray(function(np.array([1.0])))
+        if np.iscomplexobj(values) or np.iscomplexobj(end):
+            raise TypeError("it returned complex numbers")
+        values, whole = values.astype(float), float(end.astype(float).ravel()[0])
+    except Exception as error:  # whatever a user's function may raise
+        raise InputError(
+            f"the kernel's function failed on [-1, 1] ({error}); expected finite numbers, one a cosine"
+        ) from error
     if values.shape != t.shape or not np.isfinite(values).all() or not np.isfinite(whole):
         raise InputError("the kernel's function failed on [-1, 1]; expected finite numbers, one a cosine")
     before, legendre = np.zeros_like(t), np.ones_like(t)
@@ -50,17 +59,26 @@ def sphere_kernel(function: Callable[[Any], Any], dim: int, degrees: int = 10) -
         before, legendre = legendre, ((2 * k + d - 2) * t * legendre - k * before) / (k + d - 2)
     eta, multiplicities = np.array(eigenvalues), np.array(counts)
     share = eta * multiplicities
-    if (share < -1e-10 * whole).any():
+    rounding = np.finfo(float).eps * np.sqrt(multiplicities * float(weights @ values**2))
+    if (share < -np.maximum(1e-10 * whole, 100 * rounding)).any():
         k = int(np.argmin(share))
         raise InputError(
             f"the function is no kernel: its eigenvalue of degree {k} is {eta[k]:.2e}; expected none below 0"
         )
-    eta = np.where(share > SMALLEST * whole, eta, 0.0)
+    eta = np.where(share > np.maximum(SMALLEST * whole, RESOLVED * rounding), eta, 0.0)
     rest = whole - float((eta * multiplicities).sum())
     if rest > SMALLEST * whole * len(eta):
         count = _count(degrees + 1, d)
         eta, multiplicities = np.append(eta, rest / count), np.append(multiplicities, count)
     return eta, multiplicities
+
+
+def _nodes(count: int, d: int) -> tuple[Array, Array]:
+    """Nodes and weights of the cosine between two points, by the eigenvectors of the Jacobi matrix: for any dimension."""
+    k = np.arange(1, count, dtype=float)
+    squares = k * (k + d - 3) / ((2 * k + d - 2) * (2 * k + d - 4))
+    nodes, vectors = eigh_tridiagonal(np.zeros(count), np.sqrt(squares))
+    return np.asarray(nodes), np.asarray(vectors[0] ** 2)
 
 
 def _count(k: int, d: int) -> float:

@@ -30,6 +30,8 @@ REACH = 11.0  # of the Gaussian variable: the density beyond is below 1e-26
 PANEL = 16  # Gauss-Legendre nodes of a panel
 WIDTH = 2.2  # widest panel
 GRADES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # ends of panels in units of 1 / a, around the place where labels change
+TAILS = (16.0, 32.0)  # further ones, of labels whose odds fall exponentially
+WIDE = 3.0  # spread of a field from which the noise of a logit is the narrower of the two
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Labels(abc.ABC):
 
     speed: Array
     steepness: Array
+    grades: tuple[float, ...] = GRADES
 
     @abc.abstractmethod
     def weight(self, xi: Array) -> Array:
@@ -88,27 +91,42 @@ class SignLabels(Labels):
 
 @final
 class LogitLabels(Labels):
-    r"""$P(y = 1 | \nu) = 1 / (1 + e^{-\nu})$, averaged over $\nu$ by the trapezoidal rule."""
+    r"""$P(y = 1 | \nu) = 1 / (1 + e^{-\nu})$, averaged over $\nu$ by the trapezoidal rule.
+
+    Where the spread of nu is large, the average is that of $\Phi((c \xi + z) / \sqrt v)$ over the logistic variable z with which
+    $y = \mathrm{sign}(\nu + z)$: the rule converges at once in either form, and its cost does not grow with the field.
+    """
+
+    grades = GRADES + TAILS
 
     def __init__(self, speed: Array, spread: Array) -> None:
         self.speed, self.spread = speed, spread
-        self.steepness = np.maximum(speed, 1.0)
-        step = 0.5 / max(1.0, float(spread.max()))  # errors exp(-2 pi^2 / (spread step)) and exp(-2 pi^2 / step^2)
-        reach = int(8.5 / step) + 1
-        self.zeta: Array = step * np.arange(-reach, reach + 1, dtype=float)
-        self.weights = step * density(self.zeta)
+        self.steepness = np.maximum(speed / np.sqrt(1 + spread**2), 1.0)
+        self.wide = spread > WIDE
+        # errors exp(-2 pi^2 / (spread step)) and exp(-2 pi^2 / step^2); exp(-2 pi^2 / step) of the logistic variable
+        least = 0.5 / max(1.0, float(spread[~self.wide].max(initial=0.0)))
+        self.field, self.noise = _steps(least, 8.5), _steps(0.5, 38.0)
 
-    def _average(self, xi: Array, function: Callable[[Array], Array]) -> Array:
-        total = np.zeros(xi.shape)
-        for zeta, weight in zip(self.zeta, self.weights, strict=True):
-            total += weight * function(self.speed[:, None] * xi + self.spread[:, None] * zeta)
+    def _average(self, xi: Array, narrow: Callable[[Array], Array], wide: Callable[[Array], Array]) -> Array:
+        mean, spread = self.speed[:, None] * xi, self.spread[:, None]
+        total = np.zeros(mean.shape)
+        if not self.wide.all():
+            here = ~self.wide
+            for node, weight in zip(self.field, (self.field[1] - self.field[0]) * density(self.field), strict=True):
+                total[here] += weight * narrow(mean[here] + spread[here] * node)
+        if self.wide.any():
+            here = self.wide
+            odds = (self.noise[1] - self.noise[0]) * expit(self.noise) * expit(-self.noise)
+            for node, weight in zip(self.noise, odds, strict=True):
+                total[here] += weight * wide((mean[here] + node) / spread[here])
         return total
 
     def weight(self, xi: Array) -> Array:
-        return 2 * self._average(xi, expit)
+        return 2 * self._average(xi, expit, ndtr)
 
     def tilt(self, xi: Array) -> Array:
-        return 2 * self._average(xi, lambda nu: expit(nu) * expit(-nu))
+        spread = self.spread[self.wide, None]
+        return 2 * self._average(xi, lambda nu: expit(nu) * expit(-nu), lambda a: density(a) / spread)
 
     def error(self) -> Array:
         xi, weights = panels(self, [], 1)
@@ -247,6 +265,11 @@ class Logistic(Loss):
         return summed(xi, step * density(xi), labels, self(x), x, slope, curvature / (1 + V * curvature))
 
 
+def _steps(step: float, reach: float) -> Array:
+    """Nodes of the trapezoidal rule to both sides of zero."""
+    return step * np.arange(-int(reach / step) - 1, int(reach / step) + 2, dtype=float)
+
+
 def density(x: Array) -> Array:
     """Of a standard normal variable."""
     return np.asarray(np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi))
@@ -272,7 +295,8 @@ def sides(labels: Labels | None, ends: list[Array], refined: float) -> Array:
     regular = np.linspace(-REACH, REACH, round(2 * REACH * max(1, refined) / WIDTH) + 1)
     graded = np.empty((1, 0))
     if labels is not None:
-        graded = np.array([*(-x for x in GRADES), 0.0, *GRADES]) / np.maximum(labels.steepness, 1.0)[:, None]
+        grades = np.array([*(-x for x in labels.grades), 0.0, *labels.grades])
+        graded = np.clip(grades / np.maximum(labels.steepness, 1.0)[:, None], -REACH, REACH)
     edges = [regular[None], graded, *(np.clip(e, -REACH, REACH) for e in ends)]
     count = max(len(e) for e in edges)
     return np.sort(np.concatenate([np.broadcast_to(e, (count, e.shape[1])) for e in edges], axis=1), axis=1)

@@ -98,6 +98,11 @@ class Resolvents:
         return round(float(self.weights[self.omega > 0].sum()), 12)
 
     @property
+    def least(self) -> float:
+        """The smallest eigenvalue that is not zero."""
+        return float(self.omega[self.omega > 0].min())
+
+    @property
     def mean(self) -> float:
         """The weighted sum of the eigenvalues."""
         return float(self.weights @ self.omega)

@@ -1,5 +1,6 @@
 r"""Full-batch learning: `FullBatch`, on the inputs of a model (or features), and `Kernel`, on the eigenfunctions of one."""
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,7 +60,7 @@ class FullBatch:
             raise InputError(
                 f"the teacher is a {type(teacher).__name__}; expected a Perceptron, a TwoLayer or a MeasuredTeacher"
             )
-        if self.teacher_on not in ("latents", "inputs"):
+        if not isinstance(self.teacher_on, str) or self.teacher_on not in ("latents", "inputs"):
             raise InputError(f"teacher_on={self.teacher_on!r}; expected 'latents' or 'inputs'")
         if not isinstance(self.center, bool):
             raise InputError(f"center={self.center!r}; expected True or False")
@@ -335,13 +336,17 @@ def log_grid(start: float, end: float, points: int = 50) -> Array:
 def checked_grid(name: str, values: Any, *, positive: bool) -> Array:
     """A grid of finite numbers, increasing, each above 0 (or at least 0), as a vector."""
     try:
-        grid = np.atleast_1d(np.array(values, dtype=float))
-    except (TypeError, ValueError):
+        given = np.asarray(values)
+        usual = given.dtype.kind in "iufO" and not np.ma.is_masked(values)
+        grid = np.atleast_1d(np.array(given, dtype=float)) if usual else np.zeros(0)
+    except (TypeError, ValueError, OverflowError):
         grid = np.zeros(0)
     bad = grid.ndim != 1 or grid.size == 0 or not np.isfinite(grid).all() or np.any(np.diff(grid) <= 0)
     if bad or np.any(grid <= 0 if positive else grid < 0):
         least = "positive" if positive else "at least 0"
-        shown = "None" if values is None else np.array2string(np.asarray(values), threshold=6)
+        shown = reprlib.repr(values)
+        if grid.size:
+            shown = " ".join(np.array2string(np.asarray(values), threshold=6).split())
         raise InputError(f"{name}={shown}; expected finite numbers, {least} and increasing, such as log_grid(0.1, 10)")
     return grid
 

@@ -214,7 +214,8 @@ def _features(sigma: Activation, S: Array, variance: Array) -> tuple[Array, Arra
 
 
 def _require_one_covariance(Omega: Array, Phi: Array, Psi: Array) -> None:
-    joint = np.block([[Omega, Phi], [Phi.T, Psi]])
+    x, c = (np.sqrt(np.abs(np.trace(block)) / len(block)) or 1.0 for block in (Omega, Psi))  # units do not matter
+    joint = np.block([[Omega / x**2, Phi / (x * c)], [Phi.T / (x * c), Psi / c**2]])
     scale = max(float(np.trace(joint)) / len(joint), 0.0)
     try:  # a Cholesky factor of the slightly shifted matrix settles the common case at a tenth of the cost
         scipy.linalg.cholesky(joint + BOUNDARY * scale * np.eye(len(joint)), lower=True, overwrite_a=True)
@@ -246,7 +247,7 @@ def _array(name: str, value: Any) -> Array:
         if np.iscomplexobj(value):
             raise InputError(f"{name} is complex; expected real numbers")
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} is not an array of numbers ({error})") from error
     if not np.isfinite(array).all():
         raise InputError(f"{name} holds a NaN or an infinity; expected finite numbers")

@@ -104,6 +104,6 @@ class MeasuredTeacher:
 
 def checked_output(output: object) -> str:
     """One of the outputs of a teacher."""
-    if output not in OUTPUTS:
+    if not isinstance(output, str) or output not in OUTPUTS:
         raise InputError(f"output={output!r}; expected one of {', '.join(OUTPUTS)}")
     return str(output)

@@ -17,15 +17,18 @@ from scipy.special import ndtr
 from gaussequiv.errors import InputError, number
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.convex import Convex
-from gaussequiv.maths.losses import LOSSES, Labels, LogitLabels, SignLabels, density, panels
+from gaussequiv.maths.losses import GRADES, LOSSES, Labels, LogitLabels, SignLabels, density, panels
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.batch import FullBatch, Kernel, checked_grid
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.teachers import MeasuredTeacher
 from gaussequiv.theory.fixed_points import MISSED, FixedPoint, Output, solve
 
-NONE = 1e-20  # penalty, relative to the largest eigenvalue, that is as good as none where the minimum is unique
-FAINT = 1e-11  # the same where it is not, and the penalty chooses: the margin of separable labels
+NONE = 1e-20  # penalty, relative to the smallest eigenvalue, that is as good as none where the minimum is unique;
+CLOSED = 1e-40  # of the square loss, down to the closest distance from its threshold
+FAINT = 1e-11  # relative to the largest one, where it is not, and the penalty chooses: the margin of separable labels,
+STIFF = 1e10  # if it makes V so large; otherwise the penalty is lowered
+SMALLEST = 1e-300  # penalty
 NEAR = 1e-9  # relative distance from a threshold at which there is no answer
 RANGE, PER_DECADE = (1e-9, 1e6), 2  # where the best penalty is looked for, relative to the mean eigenvalue
 REFINEMENTS = ((1.3, 13), (0.1, 7), (1e-3, 3))  # reach in log penalty and nodes of the polynomials that find it
@@ -115,14 +118,17 @@ def thresholds(problem: Problem) -> Thresholds:
         return Thresholds(sums.rank, np.inf)
     speed, spread = np.array([np.sqrt(sums.seen)]), np.array([np.sqrt(sums.unseen)])
     labels: Labels = LogitLabels(speed, spread) if output == "logit" else SignLabels(speed, speed / spread)
-    u, weights = panels(labels, [], 2)
-    weights = weights * labels.weight(u)
+    grades = np.array([*(-x for x in GRADES), *GRADES])
 
-    def hinge(t: float) -> float:
+    def hinge(log_t: float) -> float:
+        t = np.exp(log_t)
+        u, weights = panels(labels, [np.array([[x / t]]) for x in grades], 2)
         a = t * u
-        return float(np.sum(weights * ((1 + a**2) * ndtr(-a) - a * density(a))))
+        return float(np.sum(weights * labels.weight(u) * ((1 + a**2) * ndtr(-a) - a * density(a))))
 
-    found = minimize_scalar(hinge, bounds=(0.0, 1e3), method="bounded", options={"xatol": 1e-9})
+    steep = float(labels.steepness[0])  # the best t is of its order
+    bounds = np.log(1e-3 * min(steep, 1.0) + 1e-9), np.log(1e3 * max(steep, 1.0))
+    found = minimize_scalar(hinge, bounds=bounds, method="bounded", options={"xatol": 1e-9})
     return Thresholds(sums.rank, sums.rank / min(float(found.fun), 0.5))
 
 
@@ -171,16 +177,18 @@ def _output(problem: Problem) -> Output:
 def _at(problem: Problem, alpha: Array, penalty: Array, *, rough: bool = False) -> Array:
     """All values of fixed points, (values, points); a penalty 0 as one that is as good as none."""
     sums = problem.resolvents
-    penalty = np.where(penalty > 0, penalty, _faintest(problem, alpha) * float(sums.omega.max()))
+    penalty = np.where(penalty > 0, penalty, _faintest(problem, alpha))
     found = solve(problem.learned, sums, _output(problem), alpha, penalty, rough=rough)
     return np.stack([getattr(found, f.name) for f in fields(FixedPoint)])
 
 
 def _faintest(problem: Problem, alpha: Array) -> Array:
-    """The part of the largest eigenvalue that is as good as no penalty."""
-    if problem.output == "linear" or problem.learned.name == "square":
-        return np.full(len(alpha), NONE)
-    return np.where(alpha < thresholds(problem).separability, FAINT, NONE)
+    """A penalty that is as good as none."""
+    sums, closed = problem.resolvents, problem.learned.name == "square"
+    least = np.full(len(alpha), max((CLOSED if closed else NONE) * sums.least, SMALLEST))
+    if problem.output == "linear" or closed:
+        return least
+    return np.where(alpha < thresholds(problem).separability, FAINT * float(sums.omega.max()), least)
 
 
 def _limit(
@@ -208,7 +216,7 @@ def _limit(
             )
         elif alpha < interpolation:
             sums, output = problem.resolvents, _output(problem)
-            faint = np.array([NONE * float(sums.omega.max())])
+            faint = np.array([max(CLOSED * sums.least, SMALLEST)])
             found = solve(LOSSES["square"], sums, output, np.array([alpha]), faint)
             values[:, i] = [getattr(found, f.name)[0] for f in fields(FixedPoint)]
             status[i] = Status.OK
@@ -228,12 +236,30 @@ def _limit(
                 "diverges as the penalty vanishes; its direction becomes that of the hinge loss with penalty 0"
             ),
         )
+    elif alpha < separability and status[i] == Status.OK and not _stiff(problem, i, alpha, values):
+        bad = Status.NOT_CONVERGED, f"at {at} the limit of no penalty was not reached; ask for a small one"
     elif alpha < separability and status[i] == Status.OK:
         values[_index("V"), i] = np.inf
         values[[_index("train_loss"), _index("train_error")], i] = 0.0
     if bad is not None:
         status[i], reasons[i] = bad
         values[:, i] = np.nan
+
+
+def _stiff(problem: Problem, i: int, alpha: float, values: Array) -> bool:
+    """Whether point i is in the limit of a large V, by way of lower penalties: V falls with them as one over the penalty."""
+    penalty = FAINT * float(problem.resolvents.omega.max())
+    for _ in range(4):
+        V = float(values[_index("V"), i])
+        if V >= STIFF:
+            return True
+        penalty *= min(0.1, 1e-2 * V / STIFF)
+        if not penalty >= SMALLEST:
+            return False
+        values[:, i] = _at(problem, np.array([alpha]), np.array([penalty]))[:, 0]
+        if not values[-1, i] <= MISSED:
+            return False
+    return False
 
 
 def _index(name: str) -> int:
@@ -278,7 +304,9 @@ def _best(
         chosen = [
             np.where(better, getattr(none.found, f.name), getattr(points.found, f.name)) for f in fields(FixedPoint)
         ]
-        points, best = Points(FixedPoint(*chosen), points.status, points.reasons), np.where(better, 0.0, best)
+        status = np.where(better, none.status, points.status)
+        reasons = {i: text for i, text in points.reasons.items() if not better[i]}
+        points, best = Points(FixedPoint(*chosen), status, reasons), np.where(better, 0.0, best)
     for name, where in (("above", last), ("below", edge & (best > 0))):
         if where.any():
             shown = ", ".join(f"{a:.3g}" for a in alpha[where][:5])

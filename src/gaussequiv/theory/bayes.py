@@ -14,7 +14,9 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.teachers import checked_output
 
-TOLERANCE = 1e-14
+NOTHING = 1e-60  # variance that stands for none
+ROUNDING = 1e-13  # part of the field that the inputs may seem not to see
+FAR = 100.0  # the largest logarithm of q_hat, either way
 
 
 def bayes_optimal(model: GaussianModel, alpha: Any, output: str = "linear", noise: float = 0.0) -> Curve:
@@ -48,11 +50,11 @@ def bayes_optimal(model: GaussianModel, alpha: Any, output: str = "linear", nois
     if not np.allclose(model.Psi, np.eye(model.latent_dim), atol=1e-8):
         raise InputError("the Bayes-optimal error is that of standard normal latents; expected Psi = I")
     h = _seen(model)
-    q = np.array([_overlap(h, float(a), output, variance) for a in alphas])
+    q, rest = np.array([_overlap(h, float(a), output, variance) for a in alphas]).T
     if output == "linear":
-        errors = variance + 1 - q
+        errors = variance + rest
     else:
-        errors = np.array([float(_labels(value, output, variance).error()[0]) for value in q])
+        errors = np.array([float(_labels(*state, output, variance).error()[0]) for state in zip(q, rest, strict=True)])
     provenance = {
         "kind": "theory",
         "problem": {"problem": "Bayes-optimal", "model": repr(model), "output": output, "noise": float(noise)},
@@ -71,28 +73,32 @@ def _seen(model: GaussianModel) -> Array:
     return np.concatenate([h, np.zeros(model.input_dim - len(h))])
 
 
-def _labels(q: float, output: str, variance: float) -> Labels:
-    spread = np.array([np.sqrt(max(1 + variance - q, TOLERANCE))])
-    speed = np.array([np.sqrt(q)])
+def _labels(q: float, rest: float, output: str, variance: float) -> Labels:
+    speed, spread = np.array([np.sqrt(max(q, NOTHING))]), np.array([np.sqrt(max(variance + rest, NOTHING))])
     return LogitLabels(speed, spread) if output == "logit" else SignLabels(speed, speed / spread)
 
 
-def _overlap(h: Array, alpha: float, output: str, variance: float) -> float:
-    """The q of one alpha: the root of its equation between 0 and mean h."""
+def _overlap(h: Array, alpha: float, output: str, variance: float) -> tuple[float, float]:
+    r"""The overlap q and its rest $\rho - q$ of one alpha, without cancellation: the root of an equation for $\log \hat q$."""
+    hidden = max(0.0, 1 - float(h.mean()))
+    hidden = hidden if hidden > ROUNDING else 0.0
 
-    def excess(q: float) -> float:
+    def state(log_q_hat: float) -> tuple[float, float]:
+        odds = 1 / (1 + np.exp(log_q_hat) * h)
+        return float(np.mean((1 - odds) * h)), hidden + float(np.mean(odds * h))
+
+    def excess(log_q_hat: float) -> float:
+        q, rest = state(log_q_hat)
         if output == "linear":
-            q_hat = alpha / (variance + 1 - q)
-        else:
-            labels = _labels(max(q, TOLERANCE), output, variance)
-            xi, weights = panels(labels, [], 2)
-            up, slope = labels.weight(xi) / 2, labels.tilt(xi) / 2  # of y = 1; y = -1 is its mirror image
-            with np.errstate(all="ignore"):
-                terms = np.where(up > 1e-300, slope**2 / up, 0.0)
-            q_hat = 2 * alpha * float(np.sum(weights * terms))
-        return float(np.mean(q_hat * h**2 / (1 + q_hat * h)) - q)
+            return float(np.log(alpha / max(variance + rest, NOTHING)) - log_q_hat)
+        labels = _labels(q, rest, output, variance)
+        xi, weights = panels(labels, [], 2)
+        up, slope = labels.weight(xi) / 2, labels.tilt(xi) / 2  # of y = 1; y = -1 is its mirror image
+        with np.errstate(all="ignore"):
+            terms = np.where(up > 1e-300, slope**2 / up, 0.0)
+        return float(np.log(2 * alpha * np.sum(weights * terms)) - log_q_hat)
 
-    top = float(h.mean())
-    if excess(top * (1 - 1e-12)) >= 0:  # nothing is left to learn
-        return top * (1 - 1e-12)
-    return float(brentq(excess, 0.0, top * (1 - 1e-12), xtol=1e-15, rtol=8.9e-16))
+    low, high = -FAR, FAR
+    if excess(high) >= 0:  # nothing is left to learn
+        return state(high)
+    return state(float(brentq(excess, low, high, xtol=1e-14, rtol=8.9e-16)))

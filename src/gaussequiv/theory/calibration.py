@@ -3,10 +3,11 @@ r"""Calibration: how sure a classifier is, against how often it is right."""
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 
 from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
-from gaussequiv.maths.losses import Labels, LogitLabels, SignLabels, density
+from gaussequiv.maths.losses import REACH, Labels, LogitLabels, SignLabels, panels
 from gaussequiv.models.batch import checked_grid
 from gaussequiv.theory import batch
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 LEVELS = np.concatenate([np.arange(0.5, 0.95, 0.05)[1:], [0.95, 0.99]])
-NODES = np.linspace(-9.0, 9.0, 1201)
+NEAR = np.array([0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0])  # ends of panels in units of the output
 
 
 def calibration(problem: batch.Problem, grid: Any, penalty: Any = None, levels: Any = None) -> "xr.Dataset":
@@ -50,8 +51,7 @@ def calibration(problem: batch.Problem, grid: Any, penalty: Any = None, levels: 
     labels: Labels = LogitLabels(speed, spread) if problem.output == "logit" else SignLabels(speed, speed / spread)
     xi = np.log(p / (1 - p)) / np.sqrt(q.ravel())[:, None]
     accuracy = labels.weight(xi).reshape(*q.shape, len(p)) / 2
-    weights = density(NODES) * (NODES[1] - NODES[0])
-    sure = (weights / (1 + np.exp(-np.abs(np.sqrt(q)[..., None] * NODES)))).sum(-1)
+    sure = _sureness(np.sqrt(q.ravel())).reshape(q.shape)
     dims = curve.axes
     variables = {
         "accuracy": ((*dims, "confidence"), accuracy),
@@ -61,6 +61,15 @@ def calibration(problem: batch.Problem, grid: Any, penalty: Any = None, levels: 
     }
     coordinates = {name: curve.data[name] for name in curve.data.coords}
     return xr.Dataset(variables, coords={**coordinates, "confidence": p})
+
+
+def _sureness(scale: Array) -> Array:
+    r"""$E\, 1 / (1 + e^{-|s \xi|})$ for scales s (points,), NaN where they are."""
+    known = np.isfinite(scale)
+    s = np.where(known, scale, 1.0)[:, None]
+    ends = [np.clip(sign * x / s, -REACH, REACH) for x in NEAR for sign in (-1, 1)]
+    xi, weights = panels(None, [np.zeros_like(s), *ends], 1)
+    return np.where(known, np.sum(weights * expit(s * np.abs(xi)), axis=-1), np.nan)
 
 
 def _speed(problem: batch.Problem, q: Array, m: Array) -> tuple[Array, Array]:

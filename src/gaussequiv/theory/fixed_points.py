@@ -16,7 +16,6 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import expit
 
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.losses import LOSSES, Averages, Labels, LogitLabels, Loss, Quadratics, SignLabels
@@ -34,6 +33,7 @@ NOTHING = 1e-40  # V_hat / lambda that is as good as none: all samples are on on
 LARGEST = 3.0  # longest Newton step in logarithms
 TRIES = 80  # Newton steps
 HALVINGS = 25
+UNSEEN = 1e-300  # angle that stands for a field of which the inputs see nothing
 PLAIN = 5  # iterations of the map in the place of a Newton step that lowers nothing
 
 
@@ -84,6 +84,7 @@ def square(sums: Resolvents, output: Output, alpha: Array, penalty: Array) -> Fi
 
 def _labels(sums: Resolvents, output: Output, angle: Array) -> Labels:
     """Labels given the student's field, whose correlation with the teacher's is tanh(angle)."""
+    angle = np.where(angle == 0, UNSEEN, angle)
     speed = np.tanh(angle) * np.sqrt(sums.total)
     if output == "logit":
         return LogitLabels(speed, np.sqrt(sums.total) / np.cosh(angle))
@@ -93,9 +94,7 @@ def _labels(sums: Resolvents, output: Output, angle: Array) -> Labels:
 def _slope(sums: Resolvents, output: Output) -> float:
     r"""$E[y \nu] / \rho$ of labels +1 and -1."""
     if output == "logit":
-        zeta = np.linspace(-9, 9, 2001)
-        weight = np.exp(-(zeta**2) / 2) / np.sqrt(2 * np.pi) * (zeta[1] - zeta[0])
-        return float(2 * weight @ (expit(zeta * np.sqrt(sums.total)) * expit(-zeta * np.sqrt(sums.total))))
+        return float(LogitLabels(np.zeros(1), np.array([np.sqrt(sums.total)])).tilt(np.zeros((1, 1)))[0, 0])
     return float(np.sqrt(2 / (np.pi * sums.total)))
 
 
