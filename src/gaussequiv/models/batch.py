@@ -166,19 +166,11 @@ class FullBatch:
             InputError: the inputs explain more than all of the field's variance.
 
         """
-        model = self.model
-        if self.center:
-            omega, E = model.eigenmodes
-        else:
-            omega, E = np.linalg.eigh(model.Omega + np.outer(model.mean_x, model.mean_x))
-        N = len(omega)
-        omega = np.where(omega > N * np.finfo(float).eps * omega[-1], omega, 0.0)
-        tau = N * (E.T @ self.field_covariance) ** 2
+        omega, tau, E = self._modes
         sums = Resolvents.of_directions(omega, tau, self.field_square, self.field_noise)
-        if 1 < float(sums.seen) / self.field_square <= 1 + self._seen_by_chance(omega, E):
-            tau *= self.field_square / sums.seen
-            sums = Resolvents.of_directions(omega, tau, self.field_square, self.field_noise)
-        if sums.seen > self.field_square * (1 + BOUNDARY):
+        if 0 < self.too_much <= self._seen_by_chance(omega, E):
+            return Resolvents.of_directions(omega, tau / (1 + self.too_much), self.field_square, self.field_noise)
+        if self.too_much > BOUNDARY:
             found, of = f"{sums.seen:.4g}", f"{self.field_square:.4g}"
             raise InputError(
                 f"the inputs explain {found} of the labels' field, which has the variance {of}: "
@@ -189,6 +181,25 @@ class FullBatch:
                 )
             )
         return sums
+
+    @cached_property
+    def _modes(self) -> tuple[Array, Array, Array]:
+        """Eigenvalues, the teacher's part along each mode, and the modes as columns."""
+        model = self.model
+        if self.center:
+            omega, E = model.eigenmodes
+        else:
+            omega, E = np.linalg.eigh(model.Omega + np.outer(model.mean_x, model.mean_x))
+        N = len(omega)
+        omega = np.where(omega > N * np.finfo(float).eps * omega[-1], omega, 0.0)
+        return omega, N * (E.T @ self.field_covariance) ** 2, E
+
+    @cached_property
+    def too_much(self) -> float:
+        """The part of the field's variance by which the inputs explain more than all of it: 0, or an error of sampling."""
+        omega, tau, _ = self._modes
+        seen = Resolvents.of_directions(omega, tau, self.field_square, self.field_noise).seen
+        return max(0.0, float(seen) / self.field_square - 1)
 
     def _seen_by_chance(self, omega: Array, E: Array) -> float:
         """How much of the field's variance three standard errors of a measured covariance may seem to explain too much."""
