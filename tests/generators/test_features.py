@@ -211,3 +211,18 @@ def test_the_generator_that_is_composed_is_left_as_it_is(layer):
     base.then(lambda x: x.mul_(2))
     assert isinstance(base.then(torch.nn.Tanh()), Generator)
     np.testing.assert_array_equal(base.sample(5, 0)[1], before)
+
+
+def test_means_of_inputs_and_labels_are_no_covariance():
+    """Labels y + 5 of inputs x + mean: the covariance of y and x, on the same samples; E y^2 alone sees the mean."""
+    rng = np.random.default_rng(0)
+    model, mean = ge.GaussianModel.isotropic(6), rng.standard_normal(6)
+    shifted = ge.GaussianModel(model.Omega, model.Phi, mean_x=mean)
+    theta = torch.from_numpy(rng.standard_normal(6))
+    there = torch.from_numpy(mean)
+    plain = features.measure_teacher(model, lambda x: torch.tanh(x @ theta), samples=3000)
+    moved = features.measure_teacher(shifted, lambda x: torch.tanh((x - there) @ theta) + 5, samples=3000)
+    np.testing.assert_allclose(moved.covariance, plain.covariance, atol=1e-12)
+    np.testing.assert_allclose(moved.standard_error, plain.standard_error, atol=1e-12)
+    average = plain.provenance["mean"]
+    assert moved.square == pytest.approx(plain.square + 10 * average + 25, rel=1e-12)

@@ -235,3 +235,16 @@ def test_a_quadratic_loss_with_a_slope_is_its_own_minimum():
     gradient = given.A.T @ (0.7 + 2 * (given.c + given.A @ w)) + 0.2 * w
     np.testing.assert_allclose(gradient, np.zeros(30), atol=1e-12)
     assert left < 1e-12
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e12])
+@pytest.mark.parametrize("shape", [(30, 12), (12, 30)])
+def test_the_solution_of_least_norm_has_the_units_of_its_inputs(shape, scale):
+    """A -> s A with w -> w / s, of dependent columns too: a rank has no units."""
+    rng = np.random.default_rng(0)
+    A = torch.from_numpy(rng.standard_normal((shape[0], 5)) @ rng.standard_normal((5, shape[1])))
+    c = torch.from_numpy(rng.standard_normal(shape[0]))
+    (w, _), (found, certificate) = (next(iter(path(LOSSES["square"], c, s * A, [0.0]))) for s in (1.0, scale))
+    np.testing.assert_allclose(scale * found, w, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(w, -np.linalg.pinv(A.numpy(), rcond=1e-10) @ c.numpy(), rtol=1e-8, atol=1e-10)
+    assert certificate < 1e-10

@@ -191,3 +191,21 @@ def test_what_is_no_number_is_refused_in_a_sentence(make, name):
     with pytest.raises(ge.InputError, match=name) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+# --- what is told of a teacher ---
+
+
+@pytest.mark.parametrize(("variance", "told"), [(1.0, "2.0%"), (4.0, "0.5%")])
+def test_errors_of_a_measured_teacher_look_linear_as_their_squares(variance, told):
+    """50 covariances of standard error 0.02, on inputs of this variance, of labels of variance 1."""
+    model = ge.GaussianModel(variance * np.eye(50), np.zeros((50, 1)))
+    teacher = ge.MeasuredTeacher(np.full(50, 0.05), 1.0, standard_error=np.full(50, 0.02))
+    (warning,) = ge.predict(ge.FullBatch(model, teacher), alpha=1.0, penalty=1.0).warnings
+    assert f"about {told} of it look linear" in warning
+
+
+def test_noise_is_no_part_of_what_cannot_be_learned():
+    model = ge.GaussianModel(np.eye(4), np.full((4, 1), np.sqrt(0.7 / 4)))
+    for noise in (0.0, 0.5, 3.0):
+        assert ge.FullBatch(model, ge.Perceptron([1.0], noise=noise)).unlearnable == pytest.approx(0.3)

@@ -27,7 +27,7 @@ from gaussequiv.theory.fixed_points import MISSED, FixedPoint, Output, solve
 NONE = 1e-20  # penalty, relative to the smallest eigenvalue, that is as good as none where the minimum is unique;
 CLOSED = 1e-40  # of the square loss, down to the closest distance from its threshold
 FAINT = 1e-11  # relative to the largest one, where it is not, and the penalty chooses: the margin of separable labels,
-STIFF = 1e10  # if it makes V so large; otherwise the penalty is lowered
+STIFF = 1e8  # if V is so large beside the outputs then; otherwise the penalty is lowered
 SMALLEST = 1e-300  # penalty
 NEAR = 1e-9  # relative distance from a threshold at which there is no answer
 RANGE, PER_DECADE = (1e-9, 1e6), 2  # where the best penalty is looked for, relative to the mean eigenvalue
@@ -252,10 +252,11 @@ def _stiff(problem: Problem, i: int, alpha: float, values: Array) -> bool:
     """Whether point i is in the limit of a large V, by way of lower penalties: V falls with them as one over the penalty."""
     penalty = FAINT * float(problem.resolvents.omega.max())
     for _ in range(4):
-        V = float(values[_index("V"), i])
-        if V >= STIFF:
+        V, q = (float(values[_index(name), i]) for name in "Vq")
+        stiffness = V / (1 + np.sqrt(q))  # one over the slack that the penalty leaves
+        if stiffness >= STIFF:
             return True
-        penalty *= min(0.1, 1e-2 * V / STIFF)
+        penalty *= min(0.1, 1e-1 * stiffness / STIFF)
         if not penalty >= SMALLEST:
             return False
         values[:, i] = _at(problem, np.array([alpha]), np.array([penalty]))[:, 0]
