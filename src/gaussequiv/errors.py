@@ -19,6 +19,7 @@ class FiniteSizeWarning(UserWarning):
 
 def integer(name: str, value: Any, least: int = 1) -> int:
     """`value` as an int of at least `least`; refuses fractions, booleans and what is no number."""
+    value = _scalar(value)
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < least:
         raise InputError(f"{name}={value!r}; expected an integer of at least {least}")
@@ -27,6 +28,7 @@ def integer(name: str, value: Any, least: int = 1) -> int:
 
 def number(name: str, value: Any, *, positive: bool = False, negative: bool = False) -> float:
     """`value` as a finite float: positive, not negative, or (`negative`) any; refuses what is no real number."""
+    value = _scalar(value)
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     try:
         finite = real and math.isfinite(value)
@@ -36,3 +38,8 @@ def number(name: str, value: Any, *, positive: bool = False, negative: bool = Fa
         kind = "positive finite number" if positive else "finite number" if negative else "non-negative finite number"
         raise InputError(f"{name}={value!r}; expected a {kind}")
     return float(value)
+
+
+def _scalar(value: Any) -> Any:
+    """An array without axes as the number that it holds."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value

@@ -95,7 +95,7 @@ def test_a_grid_is_its_points(loss, output):
     grid = ge.predict(problem, alpha=alpha, penalty=penalty)
     for i, a in enumerate(alpha):
         for j, lam in enumerate(penalty):
-            alone = ge.predict(problem, alpha=[a], penalty=lam)
+            alone = ge.predict(problem, alpha=[a], penalty=lam if i else np.array(lam))  # also an array without axes
             for name in QUANTITIES:
                 value = alone.data[name].values[0]
                 np.testing.assert_allclose(grid.data[name].values[i, j], value, rtol=1e-10, atol=1e-13)
