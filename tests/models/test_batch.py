@@ -58,6 +58,11 @@ PROBLEMS = {
         "unknown loss 'mse'; expected one of square, logistic, .* convex function",
     ),
     "a number for a loss": (lambda: batch(loss=3), "the loss is a int; expected a name, a Loss or a convex function"),
+    "a loss that is least at margin 0": (lambda: batch("sign", loss=np.square), "least at the margin 0, .* falls at 0"),
+    "a loss that rises": (
+        lambda: batch("sign", loss=lambda x: np.logaddexp(0, x)),
+        "rises with the margin at 0: it prefers wrong labels",
+    ),
     "a loss that is not convex": (lambda: batch("sign", loss=np.tanh), "the loss tanh is not convex: between"),
     "logistic on real labels": (
         lambda: batch(loss="logistic"),

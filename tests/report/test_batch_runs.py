@@ -251,7 +251,11 @@ def test_a_mistake_of_code_is_one_sentence_before_anything_is_computed(name, cod
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("import numpi", "needs numpi, which is missing"), ("1 / 0", "fails: ZeroDivisionError: division by zero")],
+    [
+        ("import numpi", "needs numpi, which is missing"),
+        ("1 / 0", "fails: ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(3)", "fails: SystemExit: 3"),
+    ],
 )
 def test_a_module_that_cannot_be_imported_is_refused(text, sentence, code, run, tmp_path):
     (tmp_path / f"{code}.py").write_text(text)
@@ -428,6 +432,7 @@ WRONG = {
     "batch.teacher_on=inputs features.kind=gaussian batch.center=false": (
         "center = false is for a teacher on the latents where there are features"
     ),
+    "features.width=7": "width of no features; set features.kind to gaussian or orthogonal, too",
     "features.kind=trained features.width=7": "width cannot be set for trained features; they are those of the section",
     "features.kind=trained features.activation=erf": "activation cannot be set for trained features",
     "features.kind=trained learning.lr=[0.1,0.2]": "trained features are those of one student; expected one value of lr",

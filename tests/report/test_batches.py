@@ -271,7 +271,7 @@ def test_thresholds_in_view_are_lines_with_names(ridgeless):
     panel = figures.full_batch(labels).axes[0]
     upright = [line.get_xdata()[0] for line in panel.lines if len(set(line.get_xdata())) == 1]
     assert upright == [value for value in limits.values() if ALPHA[0] < value < ALPHA[-1]]
-    assert {"interpolation", "separable"} >= {text.get_text() for text in panel.texts} > set()
+    assert {"interpolation", "← separable"} >= {text.get_text() for text in panel.texts} > set()
     outside = ge.predict(problem(), alpha=[2.0, 3.0], penalty=0.1)
     assert not [line for line in figures.full_batch(outside).axes[0].lines if len(set(line.get_xdata())) == 1]
 
@@ -348,6 +348,21 @@ def test_every_point_without_a_value_is_on_the_page_with_its_reason(tmp_path):
 def comparison_of_good():
     good = ge.predict(problem(), alpha=ALPHA, penalty=0.1)
     return report.compare(good, pretend(good, some_rng()))
+
+
+@pytest.mark.parametrize(("seeds", "kind"), [(2, " undecided"), (30, "")])
+def test_the_page_shows_what_is_undecided_in_another_colour(theory, seeds, kind, tmp_path):
+    comparison = report.compare(theory, pretend(theory, some_rng(), seeds))
+    page.write(tmp_path / "index.html", comparison, {"curve": ("<svg></svg>", "")}, {})
+    assert f'<p class="verdict{kind}">' in (tmp_path / "index.html").read_text()
+    assert comparison.to_dict()["undecided"] is bool(kind)
+
+
+def test_a_score_that_is_left_out_is_a_dash(ridgeless):
+    comparison = report.compare(ridgeless, pretend(ridgeless, some_rng()))
+    scores = [row[-1] for row in comparison.table("train_loss")]
+    assert "–" in scores
+    assert "+nan" not in scores
 
 
 def test_the_page_is_whole_self_contained_and_escapes_every_string(ridgeless, tmp_path):

@@ -202,7 +202,7 @@ def test_errors_of_a_measured_teacher_look_linear_as_their_squares(variance, tol
     model = ge.GaussianModel(variance * np.eye(50), np.zeros((50, 1)))
     teacher = ge.MeasuredTeacher(np.full(50, 0.05), 1.0, standard_error=np.full(50, 0.02))
     (warning,) = ge.predict(ge.FullBatch(model, teacher), alpha=1.0, penalty=1.0).warnings
-    assert f"about {told} of it look linear" in warning
+    assert f"about {told} of that variance look linear" in warning
 
 
 def test_noise_is_no_part_of_what_cannot_be_learned():

@@ -378,4 +378,9 @@ def _fitting(given: Any, output: str) -> Loss:
                 f"the {found.name} loss is least at the margin 0, where no weights are needed: it does not prefer right labels "
                 "to wrong ones; expected a function that falls at 0, or one of the residual: Convex(function, 'residual')"
             )
+        if low > 0:
+            raise InputError(
+                f"the {found.name} loss rises with the margin at 0: it prefers wrong labels; expected a function that falls, "
+                "such as log(1 + exp(-x))"
+            )
     return found

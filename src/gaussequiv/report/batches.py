@@ -156,10 +156,14 @@ class BatchComparison:
     @property
     def largest_departure(self) -> tuple[tuple[int, ...], float]:
         """Index and size of the largest relative difference |simulation / theory - 1| of the test error."""
-        theory, practice, _ = self.values("test_error")
+        return self._departure("test_error")
+
+    def _departure(self, name: str) -> tuple[tuple[int, ...], float]:
+        """The same of either quantity, over the points that have a z."""
+        theory, practice, _ = self.values(name)
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.abs(practice / theory - 1)
-        relative = np.where(np.isfinite(relative), relative, -1.0)
+        relative = np.where(np.isfinite(relative) & np.isfinite(self.z(name)), relative, -1.0)
         index = tuple(int(i) for i in np.unravel_index(np.argmax(relative), relative.shape))
         return index, max(0.0, float(relative[index]))
 
@@ -175,7 +179,7 @@ class BatchComparison:
     @property
     def sentence(self) -> str:
         """What was found, in words."""
-        (name, index), (at, relative) = self.worst, self.largest_departure
+        name, index = self.worst
         theory, practice, error = (values[index] for values in self.values(name))
         verdict = "agree within error bars" if self.agrees else "depart from each other"
         if self.undecided:
@@ -185,12 +189,20 @@ class BatchComparison:
             for key, words in (("test_error", "test errors"), ("train_loss", "training losses"))
             if np.isfinite(self.z(key)).any()
         ]
+        few = f"{self.seeds} seeds resolve departures of {self.resolution:.1%} of the test error at a point"
+        if not self.resolution <= 1:
+            few = f"{self.seeds} seeds tell nothing apart; take 10 or more"
+        departures = [
+            f"of a {QUANTITIES[key]} is {size:.1%}, at {self.place(at)}"
+            for key in QUANTITIES
+            for at, size in [self._departure(key)]
+            if np.isfinite(self.z(key)).any()
+        ]
         return (
             f"The test errors and training losses of theory and simulation {verdict}: rms z = {' and '.join(scores)}, "
             f"worst z = {self.z(name)[index]:+.2f}, of the {QUANTITIES[name]} at {self.place(index)} "
             f"(theory {theory:.4g}, simulation {practice:.4g} ± {error:.2g}; chance explains |z| up to {self.bound:.1f}, so "
-            f"{self.seeds} seeds resolve departures of {self.resolution:.1%} of the test error at a point); "
-            f"the largest relative difference of a test error is {relative:.1%}, at {self.place(at)}. "
+            f"{few}); the largest relative difference {', and '.join(departures)}. "
             "The points of one seed share samples, so their errors are correlated."
         )
 
@@ -249,7 +261,8 @@ class BatchComparison:
         """One row a point with the values of "test_error" or "train_loss", as text."""
         values = zip(*self._columns.values(), *(v.ravel() for v in (*self.values(name), self.z(name))), strict=True)
         forms = [*[".4g"] * len(self._columns), ".5g", ".5g", ".2g", "+.2f"]
-        return [[f"{value:{form}}" for value, form in zip(row, forms, strict=True)] for row in values]
+        texts = [[f"{value:{form}}" for value, form in zip(row, forms, strict=True)] for row in values]
+        return [[*row[:-1], "–" if row[-1] == "+nan" else row[-1]] for row in texts]
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a point: alpha, penalty, theory, simulation, standard_error, z, and train_loss_theory, ... likewise."""
@@ -270,6 +283,7 @@ class BatchComparison:
             "sentence": self.sentence,
             "lost": self.lost_sentence,
             "agrees": self.agrees,
+            "undecided": self.undecided,
             "rms_z": self.rms_z,
             "bound": self.bound,
             "worst": QUANTITIES[name],

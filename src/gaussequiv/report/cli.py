@@ -450,7 +450,7 @@ def _progress() -> Iterator[Any]:
     try:
         yield report
     except KeyboardInterrupt:
-        print("error: interrupted; the same command again resumes after the last finished stage", file=sys.stderr)
+        print("error: interrupted; the same command again goes on from there", file=sys.stderr)
         raise typer.Exit(130) from None
     finally:
         if tasks:

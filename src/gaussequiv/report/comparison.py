@@ -248,6 +248,7 @@ class Comparison:
             "overlaps": self.overlaps_sentence,
             "classification": self.classification_sentence,
             "agrees": self.agrees,
+            "undecided": self.undecided,
             "rms_z": self.rms_z,
             "bound": self.bound,
             "worst_time": float(self.times[self.worst]),

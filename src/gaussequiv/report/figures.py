@@ -35,7 +35,7 @@ FEW_PENALTIES = 3  # from which there is a heat map
 SMOOTH = 5  # penalties from which it has contour lines
 WIDE = 20.0  # ratio of the largest to the smallest value from which an axis is logarithmic
 DEEP = 1e-8  # of the largest value: what is smaller is left out of view
-LIMITS = {"interpolation": "interpolation", "separability": "separable"}  # thresholds and their short names
+LIMITS = {"interpolation": "interpolation", "separability": "← separable"}  # thresholds and their short names
 
 
 def learning_curve(comparison: Comparison, twin: Comparison | None = None) -> Figure:
@@ -362,8 +362,7 @@ def _threshold_lines(panel: Any, curve: Curve, *, named: bool) -> None:
             continue
         panel.axvline(value, color="#999999", lw=0.8, zorder=0)
         if named:
-            side = "right" if name == "interpolation" else "left"
-            at = {"xycoords": ("data", "axes fraction"), "ha": side, "va": "bottom"}
+            at = {"xycoords": ("data", "axes fraction"), "ha": "right", "va": "bottom"}
             panel.annotate(LIMITS[name], (value, 1.01), fontsize=8, color="#777777", **at)
 
 

@@ -19,6 +19,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; marg
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .verdict { border-left: 4px solid #3d8c5a; background: #f3f8f4; padding: .6rem 1rem; }
 .verdict.departs { border-color: #c8553d; background: #fbf4f1; }
+.verdict.undecided { border-color: #888; background: #f5f5f5; }
 .warning { border-left: 4px solid #c9a227; padding: .2rem 1rem; }
 figure { margin: 1rem 0; overflow-x: auto; } figure svg { max-width: 100%; height: auto; }
 figcaption { color: #555; font-size: .9rem; }
@@ -47,7 +48,9 @@ def write(
         twin: the same on the Gaussian twin.
 
     """
-    departs = "" if comparison.agrees else " departs"
+    kind = "" if comparison.agrees else " departs"
+    if comparison.agrees and not isinstance(comparison, GridComparison) and comparison.undecided:
+        kind = " undecided"
     first = [_figure(*figures[name]) for name in figures if name == "curve"]
     others = [_figure(*figures[name]) for name in figures if name != "curve"]
     parts = [
@@ -56,7 +59,7 @@ def write(
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>gaussequiv: {escape(comparison.subject)}</title><style>{CSS}</style></head><body>",
         f"<h1>Learning on {escape(comparison.subject)}: Gaussian theory and real training</h1>",
-        f'<p class="verdict{departs}">{escape(comparison.summary)}</p>',
+        f'<p class="verdict{kind}">{escape(comparison.summary)}</p>',
         *([f"<p>On the Gaussian twin: {escape(twin.summary)}</p>"] if twin is not None else []),
         *(f'<p class="warning">Warning: {escape(warning)}</p>' for warning in _warnings(comparison, twin)),
         *first,

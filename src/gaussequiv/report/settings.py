@@ -85,6 +85,8 @@ class FeaturesSection(_Section):
     @model_validator(mode="after")
     def _fits(self) -> "FeaturesSection":
         given = [name for name in ("width", "activation") if getattr(self, name) is not None]
+        if self.kind == "none" and given:
+            raise ValueError(f"{' and '.join(given)} of no features; set features.kind to gaussian or orthogonal, too")
         if self.kind == "trained" and given:
             raise ValueError(
                 f"{' and '.join(given)} cannot be set for trained features; they are those of the section student"

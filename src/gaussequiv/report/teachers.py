@@ -45,7 +45,7 @@ def from_code(name: str, allowed: bool) -> Callable[..., Any]:
         raise InputError(
             f"batch.teacher = {name!r}: the module {where} needs {error.name}, which is missing"
         ) from error
-    except Exception as error:  # whatever the user's code may raise
+    except (Exception, SystemExit) as error:  # whatever the user's code may raise
         raise InputError(f"batch.teacher = {name!r}: the module {where} fails: {_words(error)}") from error
     factory = getattr(module, attribute, None)
     if factory is None:
@@ -58,7 +58,7 @@ def from_code(name: str, allowed: bool) -> Callable[..., Any]:
         )
     try:
         function = factory()
-    except Exception as error:  # whatever the user's code may raise
+    except (Exception, SystemExit) as error:  # whatever the user's code may raise
         raise InputError(f"batch.teacher = {name!r}: {attribute}() fails: {_words(error)}") from error
     if not callable(function):
         raise InputError(
@@ -105,7 +105,7 @@ def load(path: Path, key: str, function: Callable[[Array, Array], Array]) -> Mea
     )
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """An exception in one line."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -141,7 +141,7 @@ def _measured(problem: Problem) -> list[str]:
     if teacher.standard_error is not None:
         omega, E = problem.model.eigenmodes
         variance = (E.T**2 @ teacher.standard_error**2)[sums.omega > 0] / omega[sums.omega > 0]
-        text += f"; sampling alone makes about {variance.sum() / sums.rho:.1%} of it look linear"
+        text += f"; sampling alone makes about {variance.sum() / sums.rho:.1%} of that variance look linear"
     if problem.too_much > 5e-4:  # a share that is seen
         text += f", and its covariances, which seem to explain {problem.too_much:.1%} too much, count as explaining all of it"
     return [text]
