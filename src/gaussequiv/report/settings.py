@@ -41,24 +41,49 @@ def _differentiable(name: str) -> str:
     return name
 
 
+Matrix = Literal["gaussian", "orthogonal", "hadamard", "spiked"]  # the kinds of `generators.matrix`
+OF_MATRICES = {"activation", "matrix", "strength"}  # settings of fully connected random generators
+
+
 class GeneratorSection(_Section):
-    """Which generator: a name of the zoo or a .safetensors file; sizes for the random ones only."""
+    """Which generator: a name of the zoo or a .safetensors file; sizes and matrices for the random ones only."""
 
     name: str = "dcgan"
     input_dim: int | None = Field(default=None, ge=1)
     latent_dim: int | None = Field(default=None, ge=1)
     widths: tuple[int, ...] | None = Field(default=None, strict=False)
     activation: Annotated[str, AfterValidator(_activation)] | None = None
+    matrix: Matrix | None = None
+    strength: float | None = Field(default=None, ge=0)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> "GeneratorSection":
-        allowed = {"single-layer": {"input_dim", "latent_dim", "activation"}, "deep-random": {"widths", "activation"}}
-        given = {key for key in ("input_dim", "latent_dim", "widths", "activation") if getattr(self, key) is not None}
+        allowed = {"single-layer": {"input_dim", "latent_dim", *OF_MATRICES}, "deep-random": {"widths", *OF_MATRICES}}
+        given = {key for key in self.model_fields_set - {"name", "seed"} if getattr(self, key) is not None}
         foreign = given - allowed.get(self.name, set())
         if foreign:
             raise ValueError(f"{', '.join(sorted(foreign))} cannot be set for {self.name}")
+        if self.strength is not None and self.matrix != "spiked":
+            raise ValueError('strength is that of spiked matrices; set matrix = "spiked", or leave it out')
         return self
+
+    @property
+    def layer_widths(self) -> tuple[int, ...]:
+        """D, the widths of hidden layers, N of a fully connected random generator."""
+        if self.name == "single-layer":
+            return self.latent_dim or 500, self.input_dim or 1000
+        return self.widths or (500, 500, 500, 1000)
+
+    @property
+    def units(self) -> str:
+        """Its activation."""
+        return self.activation or "sign"
+
+    @property
+    def matrix_kind(self) -> tuple[Matrix, float]:
+        """The kind of its matrices, and the strength of spikes."""
+        return self.matrix or "gaussian", 2.0 if self.strength is None else self.strength
 
 
 class EstimateSection(_Section):

@@ -89,11 +89,12 @@ class Stages(abc.ABC):
         section = self.experiment.generator
         match section.name:
             case "single-layer":
-                matrix, activation = self._single_layer
-                generator = generators.single_layer(matrix, activation)
+                generator = generators.single_layer(self._matrices[0], section.units)
             case "deep-random":
-                widths = section.widths or (500, 500, 500, 1000)
-                generator = generators.deep_random(widths, section.activation or "sign", section.seed)
+                kind, strength = section.matrix_kind
+                generator = generators.deep_random(
+                    section.layer_widths, section.units, section.seed, matrix=kind, strength=strength
+                )
             case _:
                 generator = generators.load(section.name)
         return generator.to(device=self.experiment.simulation.device)
@@ -153,12 +154,12 @@ class Stages(abc.ABC):
         return self.experiment.model_dump(exclude_none=True, include=set(self.sections))
 
     @cached_property
-    def _single_layer(self) -> tuple[Any, str]:
-        from gaussequiv.generators import gaussian_matrix
+    def _matrices(self) -> list[Any]:
+        from gaussequiv.generators import matrices
 
         section = self.experiment.generator
-        matrix = gaussian_matrix(section.input_dim or 1000, section.latent_dim or 500, section.seed)
-        return matrix, section.activation or "sign"
+        kind, strength = section.matrix_kind
+        return matrices(section.layer_widths, kind, section.seed, strength=strength)
 
     @cached_property
     def _features(self) -> "Features | None":
@@ -175,7 +176,11 @@ class Stages(abc.ABC):
         from gaussequiv import generators
 
         if self.experiment.uses_closed_form:
-            model = GaussianModel.single_layer(*self._single_layer)
+            section = self.experiment.generator
+            if section.name == "single-layer":
+                model = GaussianModel.single_layer(self._matrices[0], section.units)
+            else:
+                model = GaussianModel.deep(self._matrices, section.units)
             if self._features is None:
                 return model
             return model.then(self._features.weight_matrix, self.experiment.features.activation)
