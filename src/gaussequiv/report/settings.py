@@ -1,5 +1,6 @@
 """Settings of an experiment: a TOML file, single values from the command line, and their validation."""
 
+import math
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -64,6 +65,8 @@ class GeneratorSection(_Section):
         foreign = given - allowed.get(self.name, set())
         if foreign:
             raise ValueError(f"{', '.join(sorted(foreign))} cannot be set for {self.name}")
+        if self.widths is not None and (len(self.widths) < 2 or min(self.widths) < 1):
+            raise ValueError("expected widths of at least two numbers, all at least 1: D, hidden layers, N")
         if self.strength is not None and self.matrix != "spiked":
             raise ValueError('strength is that of spiked matrices; set matrix = "spiked", or leave it out')
         return self
@@ -81,13 +84,28 @@ class GeneratorSection(_Section):
         return self.activation or "sign"
 
     @property
+    def has_exact_moments(self) -> bool:
+        """Whether the closed form is exact: a single layer, or linear ones."""
+        return len(self.layer_widths) == 2 or self.units == "linear"
+
+    def closed_form_error_is_below(self, samples: int) -> bool:
+        """Whether the closed form of a deep generator is more accurate than that many samples.
+
+        Its error grows as layers / width for odd activations, that of samples falls as their inverse root: 200 units in
+        the hidden ones of three layers are worth 100,000 samples (measured, docs/validation.md). Others converge too slowly.
+        """
+        widths = self.layer_widths
+        layers, narrowest = len(widths) - 1, min(widths[1:-1])
+        return activation(self.units).odd and 4.75 * narrowest >= layers * math.sqrt(samples)
+
+    @property
     def matrix_kind(self) -> tuple[Matrix, float]:
         """The kind of its matrices, and the strength of spikes."""
         return self.matrix or "gaussian", 2.0 if self.strength is None else self.strength
 
 
 class EstimateSection(_Section):
-    """How the Gaussian model is found: by samples, or in closed form for a single-layer generator."""
+    """How the Gaussian model is found: by samples, or in closed form for a fully connected random generator."""
 
     samples: int = Field(default=100_000, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -372,17 +390,19 @@ class Experiment(_Section):
 
     @property
     def uses_closed_form(self) -> bool:
-        """Whether the model comes from exact moments: by default wherever there are any (single-layer).
+        """Whether the model comes in closed form: by default wherever that is the more accurate one.
 
         Those of features are known where the inputs have no means, as with an odd activation.
         """
         g = self.generator
-        centred = self.features.kind == "none" or activation(g.activation or "sign").odd
-        exact = g.name == "single-layer" and centred
-        if self.estimate.closed_form and not exact:
+        centred = self.features.kind == "none" or activation(g.units).odd
+        known = g.name in ("single-layer", "deep-random") and centred
+        if self.estimate.closed_form and not known:
             what = f"{g.name} has" if centred else f"features of a {g.name} generator with means have"
             raise InputError(f"{what} no closed-form moments; leave estimate.closed_form out")
-        return exact if self.estimate.closed_form is None else self.estimate.closed_form
+        if self.estimate.closed_form is not None:
+            return self.estimate.closed_form
+        return known and (g.has_exact_moments or g.closed_form_error_is_below(self.estimate.samples))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
