@@ -49,6 +49,11 @@ def test_hadamard_matrices_have_entries_of_one_size_and_rows_orthogonal_at_least
     assert (np.abs(overlaps).max() < 1e-13) == (columns == 16)
 
 
+def test_the_columns_of_a_hadamard_matrix_have_random_signs():
+    """Without them one row of a whole block would be constant, and see the mean of its latents only."""
+    assert np.abs(generators.matrix("hadamard", 64, 64, seed=0).sum(axis=1)).max() < 0.7 * np.sqrt(64)
+
+
 @pytest.mark.parametrize("kind", ["gaussian", "spiked"])
 def test_gaussian_rows_have_norm_one_on_average(kind):
     squares = np.stack([np.sum(generators.matrix(kind, 5, 8, seed=s, strength=1.5) ** 2, axis=1) for s in range(800)])

@@ -207,3 +207,12 @@ def test_a_deep_model_says_where_it_comes_from():
 def test_wrong_deep_models_are_refused_in_a_sentence(matrices, activations, sentence):
     with pytest.raises(InputError, match=sentence):
         ge.GaussianModel.deep(matrices, activations)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_field_that_varies_by_rounding_only_is_refused(seed):
+    """Four units of two latents, and a row that is orthogonal to both."""
+    F = np.random.default_rng(seed).standard_normal((4, 2))
+    row = np.linalg.svd(F.T)[2][-1:]
+    with pytest.raises(InputError, match="unit 0 of layer 2 does not vary with the latents"):
+        ge.GaussianModel.deep([F, row], ["linear", "sign"])
