@@ -115,23 +115,25 @@ def saad_solla(Q, R, T, v, a, eta):
 # --- brute force ---
 
 
-def plane_average(f, h, a, b, c, order=400, half_width=9.0):
+def plane_average(f, h, a, b, c, order=400, half_width=9.0, means=(0.0, 0.0)):
     """E f(x) h(y) by Gauss-Legendre on the four quadrants of the whitened plane, kinks at x = 0 and y = 0 being edges.
 
-    x = sqrt(a) z; the inner integral over y is split at y = 0 for every z.
+    x = mu + sqrt(a) z; the inner integral over y is split at y = 0 for every z.
     """
+    mx, my = means
     nodes, weights = roots_legendre(order)
     r = c / np.sqrt(a * b)
     total = 0.0
-    for low, high in ((-half_width, 0.0), (0.0, half_width)):
+    middle = np.clip(-mx / np.sqrt(a), -half_width, half_width)
+    for low, high in ((-half_width, middle), (middle, half_width)):
         z = (low + high) / 2 + (high - low) / 2 * nodes
         wz = (high - low) / 2 * weights * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-        edge = np.clip(-r * z / np.sqrt(1 - r * r), -half_width, half_width)
+        edge = np.clip((-my / np.sqrt(b) - r * z) / np.sqrt(1 - r * r), -half_width, half_width)
         for left, right in ((np.full(order, -half_width), edge), (edge, np.full(order, half_width))):
             e = (left + right)[:, None] / 2 + (right - left)[:, None] / 2 * nodes
             we = (right - left)[:, None] / 2 * weights * np.exp(-(e**2) / 2) / np.sqrt(2 * np.pi)
-            y = np.sqrt(b) * (r * z[:, None] + np.sqrt(1 - r * r) * e)
-            total += np.sum(wz * f(np.sqrt(a) * z) * np.sum(we * h(y), axis=1))
+            y = my + np.sqrt(b) * (r * z[:, None] + np.sqrt(1 - r * r) * e)
+            total += np.sum(wz * f(mx + np.sqrt(a) * z) * np.sum(we * h(y), axis=1))
     return total
 
 
@@ -220,3 +222,32 @@ def iterated_logistic(omega, parts, rho, alpha, penalty, tolerance=1e-7, damping
         if change < tolerance:
             return V, q, m
     raise AssertionError("the plain iteration did not converge")
+
+
+def official_recursion(matrices):
+    """Omega and Phi of sign units by the loops of the paper's code: unit row norms, correlations to first order only."""
+    b, c = np.sqrt(2 / np.pi), 1.0
+    F = matrices[0]
+    Omega, Phi = b**2 * F @ F.T, b * F
+    for F in matrices[1:]:
+        Omega = b**2 * F @ ((c - b**2) * np.eye(len(Omega)) + Omega) @ F.T
+        Phi = b * F @ Phi
+    np.fill_diagonal(Omega, c)
+    return Omega, Phi
+
+
+def naive_recursion(matrices, f):
+    """Mean and covariance of deep units, pair by pair over the plane; the variance by quadrature along a line."""
+    mean, Omega = np.zeros(matrices[0].shape[1]), np.eye(matrices[0].shape[1])
+    for F in matrices:
+        mu, S = F @ mean, F @ Omega @ F.T
+        mean, second = np.zeros(len(F)), np.zeros_like(S)
+        for i in range(len(F)):
+            one = S[i, i], 1.0, 0.0
+            mean[i] = plane_average(f, np.ones_like, *one, means=(mu[i], 0.0))
+            second[i, i] = plane_average(lambda x: f(x) ** 2, np.ones_like, *one, means=(mu[i], 0.0))
+            for j in range(i):
+                pair = plane_average(f, f, S[i, i], S[j, j], S[i, j], means=(mu[i], mu[j]))
+                second[i, j] = second[j, i] = pair
+        Omega = second - np.outer(mean, mean)
+    return mean, Omega

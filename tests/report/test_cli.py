@@ -16,6 +16,7 @@ import torch
 
 import cases
 import gaussequiv as ge
+from gaussequiv import generators
 from gaussequiv.generators import zoo
 from gaussequiv.models import schedules
 from gaussequiv.report import cli
@@ -463,6 +464,12 @@ WRONG = {
 
 
 WRONG_SETTINGS = {
+    "generator={name='deep-random', widths=[5]}": "expected widths of at least two numbers, all at least 1",
+    "generator={name='deep-random', widths=[5, 0, 3]}": "expected widths of at least two numbers, all at least 1",
+    "generator.matrix=hadamard": "generator: matrix cannot be set for dcgan",
+    "generator={name='single-layer', matrix='sparse'}": "'sparse': input should be 'gaussian', 'orthogonal', 'hadamard'",
+    "generator={name='single-layer', strength=1.0}": 'strength is that of spiked matrices; set matrix = "spiked"',
+    "generator={name='single-layer', matrix='spiked', strength=-1.0}": "strength = -1.0: input should be greater",
     "batch.alpha=[-1]": "batch.alpha.0 = -1: input should be greater than 0",
     "batch.alpha=[2, 1]": "batch.alpha = [2, 1]: expected increasing numbers",
     "batch.alpha=[]": "batch.alpha = []: expected increasing numbers",
@@ -498,6 +505,41 @@ def test_closed_forms_that_there_are_not_are_refused():
         ge.InputError, match="features of a single-layer generator with means have no closed-form moments"
     ):
         _ = Experiment.read(None, [*relu, "features.kind=gaussian"]).uses_closed_form
+
+
+@pytest.mark.parametrize(
+    ("settings", "closed"),
+    [
+        (["generator.widths=[50, 200, 200, 60]"], True),  # sign: 4.75 w >= layers sqrt(samples)
+        (["generator.widths=[50, 200, 199, 60]"], False),
+        (["generator.widths=[50, 200, 200, 60]", "estimate.samples=101000"], False),
+        (["generator.widths=[50, 200, 200, 200, 60]"], False),
+        (["generator.widths=[50, 267, 267, 267, 60]"], True),
+        (["generator.widths=[50, 134, 60]"], True),
+        (["generator.widths=[500, 500, 500, 60]", "generator.activation=relu"], False),
+        (["generator.widths=[50, 8, 60]", "generator.activation=linear"], True),
+        (["generator.widths=[50, 60]", "generator.activation=relu"], True),
+        (["generator.widths=[5, 6, 7]", "generator.activation=relu", "estimate.closed_form=true"], True),
+        (["generator.widths=[500, 500, 500, 60]", "estimate.closed_form=false"], False),
+        (["generator.widths=[500, 500, 60]", "generator.activation=linear", "features.kind=gaussian"], True),
+    ],
+)
+def test_deep_generators_have_the_closed_form_where_it_is_more_accurate_than_the_samples(settings, closed):
+    assert Experiment.read(None, ["generator.name=deep-random", *settings]).uses_closed_form == closed
+
+
+@pytest.mark.parametrize("name", ["single-layer", "deep-random"])
+@pytest.mark.parametrize("kind", ["orthogonal", "hadamard", "spiked"])
+def test_a_kind_of_matrix_is_that_of_generator_and_model(name, kind, tmp_path):
+    sizes = "generator.widths=[6, 8, 9]" if name == "deep-random" else "generator.input_dim=9"
+    settings = [f"generator.name={name}", sizes, f"generator.matrix={kind}", "generator.activation=tanh"]
+    settings += ["generator.latent_dim=6"] if name == "single-layer" else ["estimate.closed_form=true"]
+    settings += ["generator.strength=3.0"] if kind == "spiked" else []
+    run = Run(Experiment.read(None, settings), tmp_path, lambda *_: None)
+    widths = (6, 8, 9) if name == "deep-random" else (6, 9)
+    Fs = generators.matrices(widths, kind, strength=3.0)
+    np.testing.assert_array_equal(run.model.Omega, ge.GaussianModel.deep(Fs, "tanh").Omega)
+    np.testing.assert_array_equal(run.generator.sample(5, 0)[1], generators.deep(Fs, "tanh").sample(5, 0)[1])
 
 
 def test_no_command_prints_the_help_and_the_version_is_that_of_the_package():

@@ -7,10 +7,13 @@ from gaussequiv.generators.features import measure_teacher as measure_teacher
 from gaussequiv.generators.features import on_inputs_of as on_inputs_of
 from gaussequiv.generators.features import random_features as random_features
 from gaussequiv.generators.generator import Generator as Generator
+from gaussequiv.generators.random_matrices import gaussian_matrix as gaussian_matrix
+from gaussequiv.generators.random_matrices import matrices as matrices
+from gaussequiv.generators.random_matrices import matrix as matrix
 from gaussequiv.generators.zoo import DCGAN as DCGAN
 from gaussequiv.generators.zoo import activation as activation
 from gaussequiv.generators.zoo import dcgan as dcgan
+from gaussequiv.generators.zoo import deep as deep
 from gaussequiv.generators.zoo import deep_random as deep_random
-from gaussequiv.generators.zoo import gaussian_matrix as gaussian_matrix
 from gaussequiv.generators.zoo import load as load
 from gaussequiv.generators.zoo import single_layer as single_layer

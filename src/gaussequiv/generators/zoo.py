@@ -3,6 +3,7 @@
 Weights are a pure function of the seed: they are drawn from our own streams, never from torch's global one.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaussequiv.errors import InputError, integer
+from gaussequiv.errors import InputError
 from gaussequiv.generators.generator import Generator
+from gaussequiv.generators.random_matrices import STRENGTH, Kind, gaussian_matrix, matrices
 from gaussequiv.maths.activations import Activation, Custom
 from gaussequiv.models.storage import load_arrays, save_arrays
 from gaussequiv.models.streams import Purpose, stream
@@ -36,57 +38,89 @@ TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Dense(nn.Module):
-    r"""$x_l = \sigma(F_l x_{l-1})$ for a list of matrices $F_l$, all with the same activation."""
+    r"""$x_l = \sigma_l(F_l x_{l-1})$ for a list of matrices $F_l$ and one activation for each."""
 
-    def __init__(self, matrices: Sequence[Tensor], activation: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, matrices: Sequence[Tensor], activations: Sequence[Callable[[Tensor], Tensor]]) -> None:
         super().__init__()
-        self.activation = activation
+        self.activations = tuple(activations)
         self.layers = nn.ParameterList([nn.Parameter(F, requires_grad=False) for F in matrices])
 
     def forward(self, latents: Tensor) -> Tensor:
         """Inputs (n, N) of a batch of latents (n, D)."""
         x = latents
-        for F in self.layers:
-            x = self.activation(x @ F.T)
+        for F, sigma in zip(self.layers, self.activations, strict=True):
+            x = sigma(x @ F.T)
         return x
 
 
 def single_layer(F: Any, activation: str | Callable[[Tensor], Tensor] = "sign") -> Generator:
     r"""The generator $x = \sigma(F c)$ with the rows of $F$, shape (N, D), as given (no hidden rescaling)."""
-    if np.iscomplexobj(F):
-        raise InputError("F is complex; expected real numbers")
-    try:
-        matrix = torch.as_tensor(np.array(F))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"F is not an array of numbers ({error})") from error
-    if matrix.ndim != 2 or matrix.numel() == 0:
-        raise InputError(f"F has shape {tuple(matrix.shape)}; expected (N, D), one row per input")
-    if not torch.isfinite(matrix).all():
-        raise InputError("F holds a NaN or an infinity; expected finite numbers")
-    matrix = matrix if matrix.is_floating_point() else matrix.double()
-    module = Dense([matrix], torch_activation(activation))
+    matrix = _as_matrix("F", F)
+    module = Dense([matrix], [torch_activation(activation)])
     return Generator(module, latent=matrix.shape[1], name="single-layer")
 
 
-def deep_random(
-    widths: Sequence[int], activation: str | Callable[[Tensor], Tensor] = "sign", seed: int = 0
-) -> Generator:
-    r"""The generator $x = \sigma(F_L \cdots \sigma(F_1 c))$ with $F_{ij} \sim N(0, 1/\text{fan-in})$.
+def deep(matrices: Sequence[Any], activation: "str | Callable[[Tensor], Tensor] | Sequence[Any]" = "sign") -> Generator:
+    r"""The generator $x = \sigma_L(F_L \cdots \sigma_1(F_1 c))$ with the rows as given.
 
-    `widths` are D, the widths of the hidden layers, and N.
+    Args:
+        matrices: $F_1, \ldots, F_L$ of shapes (width, D), (width, width), ..., (N, width).
+        activation: one for all layers, or a list with one for each.
+
     """
-    if len(widths) < 2:
-        raise InputError(f"widths={tuple(widths)}; expected at least (D, N)")
-    pairs = enumerate(zip(widths[1:], widths[:-1], strict=True))
-    matrices = [torch.from_numpy(gaussian_matrix(rows, columns, seed, layer=layer)) for layer, (rows, columns) in pairs]
-    return Generator(Dense(matrices, torch_activation(activation)), latent=widths[0], name="deep-random")
+    return _dense(matrices, activation, "deep")
 
 
-def gaussian_matrix(rows: int, columns: int, seed: int = 0, *, layer: int = 0) -> np.ndarray[Any, np.dtype[np.float64]]:
-    r"""A matrix with entries $F_{ij} \sim N(0, 1/\text{columns})$: rows have norm one on average."""
-    rows, columns = integer("rows", rows), integer("columns", columns)
-    draws = stream(seed, Purpose.WEIGHTS, chunk=layer).standard_normal((rows, columns))
-    return np.asarray(draws / np.sqrt(columns))
+def deep_random(
+    widths: Sequence[int],
+    activation: "str | Callable[[Tensor], Tensor] | Sequence[Any]" = "sign",
+    seed: int = 0,
+    *,
+    matrix: Kind = "gaussian",
+    strength: float = STRENGTH,
+) -> Generator:
+    r"""The generator $x = \sigma(F_L \cdots \sigma(F_1 c))$ with random matrices, by default $F_{ij} \sim N(0, 1/\text{fan-in})$.
+
+    Args:
+        widths: D, the widths of the hidden layers, and N.
+        activation: one for all layers, or a list with one for each.
+        seed: of the weights.
+        matrix: "gaussian", "orthogonal", "hadamard" or "spiked", see `random_matrices.matrix`.
+        strength: of the spikes, for "spiked" only.
+
+    """
+    return _dense(matrices(widths, matrix, seed, strength=strength), activation, "deep-random")
+
+
+def _dense(matrices: Sequence[Any], activation: Any, name: str) -> Generator:
+    if len(matrices) == 0:
+        raise InputError("a deep generator without matrices; expected a list of them, one a layer")
+    Fs = [_as_matrix(f"matrix {number}", F) for number, F in enumerate(matrices, start=1)]
+    for number, (before, F) in enumerate(zip(Fs, Fs[1:], strict=False), start=2):
+        if F.shape[1] != len(before):
+            raise InputError(
+                f"matrix {number} has shape {tuple(F.shape)} behind {len(before)} units; expected {len(before)} columns"
+            )
+    choices = list(activation) if isinstance(activation, list | tuple) else [activation] * len(Fs)
+    if len(choices) != len(Fs):
+        raise InputError(f"{len(choices)} activations for {len(Fs)} matrices; expected one for each, or one for all")
+    dtype = functools.reduce(torch.promote_types, (F.dtype for F in Fs))
+    module = Dense([F.to(dtype) for F in Fs], [torch_activation(g) for g in choices])
+    return Generator(module, latent=Fs[0].shape[1], name=name)
+
+
+def _as_matrix(name: str, F: Any) -> Tensor:
+    if np.iscomplexobj(F):
+        raise InputError(f"{name} is complex; expected real numbers")
+    try:
+        matrix = torch.as_tensor(np.array(F))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is not an array of numbers ({error})") from error
+    if matrix.ndim != 2 or matrix.numel() == 0:
+        raise InputError(f"{name} has shape {tuple(matrix.shape)}; expected (N, D), one row per input")
+    if not torch.isfinite(matrix).all():
+        raise InputError(f"{name} holds a NaN or an infinity; expected finite numbers")
+    return matrix if matrix.is_floating_point() else matrix.double()
 
 
 def torch_activation(activation: str | Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -207,6 +207,43 @@ def hermite_coefficients(f: Function, variance: Any, terms: int = TERMS) -> Arra
     return coefficients
 
 
+def hermite_coefficients_at(f: Function, mean: Array, variance: Array, terms: int = TERMS) -> tuple[Array, Array]:
+    r"""$c_k = E f(\mu + \sqrt a z) he_k(z)$ for means and variances (n,): shape (n, terms); and the variance of f, (n,).
+
+    Raises:
+        InputError: as for `single`.
+
+    """
+    deviation = np.sqrt(variance)[:, None]
+    largest = float((np.abs(mean) + HALF_WIDTH * deviation[:, 0]).max())
+    offset = 0.1234567  # so that no kink, one at zero in particular, is at an end of the first panels
+    z, weights = _panels(np.arange(-HALF_WIDTH, HALF_WIDTH + WIDTH / 2, WIDTH)[None])
+    if len(breaks(lambda x: f(x + offset), largest)) > 1:
+        edges = (breaks(f, largest) - mean[:, None]) / deviation
+        uniform = np.broadcast_to(np.arange(-HALF_WIDTH, HALF_WIDTH + WIDTH / 2, WIDTH), (len(mean), 89))
+        edges = np.sort(np.clip(np.concatenate([uniform, edges], axis=1), -HALF_WIDTH, HALF_WIDTH), axis=1)
+        z, weights = _panels(edges)
+    weights = weights * _density(z)
+    values = _finite(f, mean[:, None] + deviation * z)
+    _require_decay(values, weights, z)
+    if len(z) == 1:
+        coefficients = values @ (hermite_polynomials(z[0], terms) * weights[0]).T
+    else:
+        coefficients = project(values * weights, z, terms)
+    return coefficients, np.sum((values - coefficients[:, :1]) ** 2 * weights, axis=1)
+
+
+def covariance_on_plane(f: Function, means: Any, variances: Any, r: float) -> float:
+    """Cov(f(x), f(y)) of two fields of correlation r, by integration over the plane."""
+    first, second = (_shifted(f, float(m), float(a)) for m, a in zip(means, variances, strict=True))
+    return _plane(first, second, float(variances[0]), float(variances[1]), float(r))
+
+
+def _shifted(f: Function, mean: float, variance: float) -> Function:
+    average = float(single(lambda x: f(mean + x), variance))
+    return lambda x: f(mean + x) - average
+
+
 def pairwise(f: Function, g: Function, a: Any, b: Any, c: Any, tolerance: float = 1e-9) -> Array:
     r"""$E f(x) g(y)$ for $(x, y) \sim N(0, [[a, c], [c, b]])$, for broadcastable arrays of variances and covariances.
 

@@ -4,7 +4,7 @@ Letters: latents c in $R^D$, inputs x in $R^N$, $\Omega = \mathrm{Cov}(x, x)$, $
 $\Psi = \mathrm{Cov}(c, c)$.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,13 +14,14 @@ import numpy as np
 import scipy.linalg
 
 from gaussequiv.errors import InputError, integer
-from gaussequiv.maths import averages
 from gaussequiv.maths.activations import Activation, activation
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.layers import layer
 from gaussequiv.models.storage import load_arrays, save_arrays
 from gaussequiv.models.streams import as_rng
 
 BOUNDARY = 1e-10  # a joint covariance may have eigenvalues down to minus this part of its largest
+RECURSION = "closed form, layer recursion"
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +98,35 @@ class GaussianModel:
         """
         return _single_layer(cls, _matrix("F", F), _activation(activation))
 
+    @classmethod
+    def deep(
+        cls,
+        matrices: "Sequence[Any]",
+        activation: "str | Activation | Callable[[Array], Array] | Sequence[Any]" = "sign",
+    ) -> "GaussianModel":
+        r"""Moments of $x = \sigma_L(F_L \cdots \sigma_1(F_1 c))$, $c \sim N(0, I_D)$, layer by layer, with the rows as given.
+
+        The fields of layer l are $u = F_l x_{l-1}$, of mean $\mu = F_l m_{l-1}$ and covariance $S = F_l \Omega_{l-1} F_l^T$.
+        Taking them as Gaussian, with the exact averages of every pair of units,
+        $m_l = E \sigma(u)$, $\Omega_l = \mathrm{Cov}(\sigma(u_i), \sigma(u_j))$, and by Stein's lemma
+        $\Phi_l = \mathrm{diag}(E \sigma'(u_i))\, F_l \Phi_{l-1}$.
+
+        Exact for one layer, where it is `single_layer`; for any number of linear ones, before or behind one layer of units; and
+        for the fields of the second. Beyond, fields are Gaussian for wide layers only. With odd activations the relative
+        error falls as 1 / width (sign, three layers: 2.8 % of Omega and Phi at width 100, 0.4 and 0.2 % at 400). With others
+        it falls more slowly (ReLU: 18 and 12 %, 8 and 6 %), as the norms of hidden layers vary from sample to sample and
+        move all means together: estimate those. `docs/validation.md` has the table.
+
+        Args:
+            matrices: $F_1, \ldots, F_L$ of shapes (width, D), (width, width), ..., (N, width).
+            activation: one for all layers, or a list with one for each.
+
+        Raises:
+            InputError: matrices that do not fit each other, a NaN, or a unit whose field does not vary.
+
+        """
+        return _deep(cls, matrices, activation)
+
     def then(
         self, weights: Any, activation: "str | Activation | Callable[[Array], Array]" = "erf", *, center: bool = False
     ) -> "GaussianModel":
@@ -128,8 +158,8 @@ class GaussianModel:
                 "the inputs have means, and features of fields with means have no closed form here: pass center=True and "
                 "give the generator's features the same centring, generator.then(..., mean=model.mean_x), or estimate them"
             )
-        Omega, mean = _features(sigma, S, variance)
-        Phi = sigma.slope(variance)[:, None] * (W @ self.Phi) / np.sqrt(N)
+        mean, slope, Omega = layer(sigma, np.zeros(len(W)), S)
+        Phi = slope[:, None] * (W @ self.Phi) / np.sqrt(N)
         source = {"source": f"{sigma.name} features of {self.provenance.get('source', 'arrays')}", "features": len(W)}
         return GaussianModel(Omega, Phi, self.Psi, mean_x=mean, mean_c=self.mean_c, provenance=source)
 
@@ -195,22 +225,40 @@ class GaussianModel:
 
 def _single_layer(cls: type[GaussianModel], F: Array, sigma: Activation) -> GaussianModel:
     S = F @ F.T
-    variance = np.diag(S).copy()
+    variance = np.diag(S)
     if np.any(variance == 0) and sigma.name != "linear":
         raise InputError(f"row {int(np.argmin(variance))} of F is zero; expected rows of positive norm")
-    Omega, mean = _features(sigma, S, variance)
-    Phi = sigma.slope(variance)[:, None] * F
+    mean, slope, Omega = layer(sigma, np.zeros(len(F)), S)
     source = {"source": "single_layer", "activation": sigma.name}
+    return cls(Omega, slope[:, None] * F, mean_x=mean, provenance=source)
+
+
+def _deep(cls: type[GaussianModel], matrices: Any, choice: Any) -> GaussianModel:
+    if not isinstance(matrices, Sequence | np.ndarray) or len(matrices) == 0 or np.ndim(matrices[0]) != 2:
+        raise InputError("deep models take a list of matrices, one a layer, such as [F] or [F_1, F_2]")
+    Fs = [_matrix(f"matrix {number}", F) for number, F in enumerate(matrices, start=1)]
+    choices = list(choice) if isinstance(choice, list | tuple) else [choice] * len(Fs)
+    if len(choices) != len(Fs):
+        raise InputError(f"{len(choices)} activations for {len(Fs)} matrices; expected one for each, or one for all")
+    D = Fs[0].shape[1]
+    mean, Omega, Phi = np.zeros(D), np.eye(D), np.eye(D)
+    sigmas = [_activation(one) for one in choices]
+    for number, (F, sigma) in enumerate(zip(Fs, sigmas, strict=True), start=1):
+        if F.shape[1] != len(mean):
+            raise InputError(
+                f"matrix {number} has shape {F.shape} behind {len(mean)} units; expected {len(mean)} columns"
+            )
+        S = F @ Omega @ F.T if number > 1 else F @ F.T
+        variance = np.diag(S)
+        least = 1e-13 * np.sum(F**2, axis=1) * np.trace(Omega) if number > 1 else np.zeros(len(F))  # rounding
+        if np.any(variance <= least) and sigma.name != "linear":
+            unit = int(np.argmin(variance - least))
+            raise InputError(f"unit {unit} of layer {number} does not vary with the latents; expected rows that do")
+        mean, slope, Omega = layer(sigma, F @ mean, S)
+        Phi = slope[:, None] * (F @ Phi if number > 1 else F)
+    source: dict[str, Any] = {"source": RECURSION, "activations": [sigma.name for sigma in sigmas]}
+    source |= {"widths": [D, *(len(F) for F in Fs)]}
     return cls(Omega, Phi, mean_x=mean, provenance=source)
-
-
-def _features(sigma: Activation, S: Array, variance: Array) -> tuple[Array, Array]:
-    """Covariance and mean of sigma(u) for centred fields u of covariance S."""
-    mean = sigma.mean(variance)
-    Omega = np.asarray(sigma.product(sigma, variance[:, None], variance[None, :], S))
-    np.fill_diagonal(Omega, averages.single(lambda u: sigma(u) ** 2, variance))
-    Omega -= np.outer(mean, mean)
-    return (Omega + Omega.T) / 2, np.asarray(mean)
 
 
 def _require_one_covariance(Omega: Array, Phi: Array, Psi: Array) -> None:

@@ -1,5 +1,6 @@
 """Settings of an experiment: a TOML file, single values from the command line, and their validation."""
 
+import math
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -41,28 +42,70 @@ def _differentiable(name: str) -> str:
     return name
 
 
+Matrix = Literal["gaussian", "orthogonal", "hadamard", "spiked"]  # the kinds of `generators.matrix`
+OF_MATRICES = {"activation", "matrix", "strength"}  # settings of fully connected random generators
+
+
 class GeneratorSection(_Section):
-    """Which generator: a name of the zoo or a .safetensors file; sizes for the random ones only."""
+    """Which generator: a name of the zoo or a .safetensors file; sizes and matrices for the random ones only."""
 
     name: str = "dcgan"
     input_dim: int | None = Field(default=None, ge=1)
     latent_dim: int | None = Field(default=None, ge=1)
     widths: tuple[int, ...] | None = Field(default=None, strict=False)
     activation: Annotated[str, AfterValidator(_activation)] | None = None
+    matrix: Matrix | None = None
+    strength: float | None = Field(default=None, ge=0)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> "GeneratorSection":
-        allowed = {"single-layer": {"input_dim", "latent_dim", "activation"}, "deep-random": {"widths", "activation"}}
-        given = {key for key in ("input_dim", "latent_dim", "widths", "activation") if getattr(self, key) is not None}
+        allowed = {"single-layer": {"input_dim", "latent_dim", *OF_MATRICES}, "deep-random": {"widths", *OF_MATRICES}}
+        given = {key for key in self.model_fields_set - {"name", "seed"} if getattr(self, key) is not None}
         foreign = given - allowed.get(self.name, set())
         if foreign:
             raise ValueError(f"{', '.join(sorted(foreign))} cannot be set for {self.name}")
+        if self.widths is not None and (len(self.widths) < 2 or min(self.widths) < 1):
+            raise ValueError("expected widths of at least two numbers, all at least 1: D, hidden layers, N")
+        if self.strength is not None and self.matrix != "spiked":
+            raise ValueError('strength is that of spiked matrices; set matrix = "spiked", or leave it out')
         return self
+
+    @property
+    def layer_widths(self) -> tuple[int, ...]:
+        """D, the widths of hidden layers, N of a fully connected random generator."""
+        if self.name == "single-layer":
+            return self.latent_dim or 500, self.input_dim or 1000
+        return self.widths or (500, 500, 500, 1000)
+
+    @property
+    def units(self) -> str:
+        """Its activation."""
+        return self.activation or "sign"
+
+    @property
+    def has_exact_moments(self) -> bool:
+        """Whether the closed form is exact: a single layer, or linear ones."""
+        return len(self.layer_widths) == 2 or self.units == "linear"
+
+    def closed_form_error_is_below(self, samples: int) -> bool:
+        """Whether the closed form of a deep generator is more accurate than that many samples.
+
+        Its error grows as layers / width for odd activations, that of samples falls as their inverse root: 200 units in
+        the hidden ones of three layers are worth 100,000 samples (measured, docs/validation.md). Others converge too slowly.
+        """
+        widths = self.layer_widths
+        layers, narrowest = len(widths) - 1, min(widths[1:-1])
+        return activation(self.units).odd and 4.75 * narrowest >= layers * math.sqrt(samples)
+
+    @property
+    def matrix_kind(self) -> tuple[Matrix, float]:
+        """The kind of its matrices, and the strength of spikes."""
+        return self.matrix or "gaussian", 2.0 if self.strength is None else self.strength
 
 
 class EstimateSection(_Section):
-    """How the Gaussian model is found: by samples, or in closed form for a single-layer generator."""
+    """How the Gaussian model is found: by samples, or in closed form for a fully connected random generator."""
 
     samples: int = Field(default=100_000, ge=1)
     seed: int = Field(default=0, ge=0)
@@ -430,23 +473,26 @@ class Experiment(_Section):
 
     @property
     def uses_closed_form(self) -> bool:
-        """Whether the model comes from exact moments: by default wherever there are any (single-layer).
+        """Whether the model comes in closed form: by default wherever that is the more accurate one.
 
         Those of random features are known where the inputs have no means, as with an odd activation.
         """
         g, trained = self.generator, self.features.kind == "trained"
-        centred = self.features.kind == "none" or activation(g.activation or "sign").odd
-        exact = g.name == "single-layer" and centred and not trained
-        if self.estimate.closed_form and not exact:
+        centred = self.features.kind == "none" or activation(g.units).odd
+        known = g.name in ("single-layer", "deep-random") and centred and not trained
+        if self.estimate.closed_form and not known:
             what = f"{g.name} has" if centred else f"features of a {g.name} generator with means have"
             what = "trained features have" if trained else what
             raise InputError(f"{what} no closed-form moments; leave estimate.closed_form out")
-        return exact if self.estimate.closed_form is None else self.estimate.closed_form
+        return known and self.inputs_in_closed_form
 
     @property
     def inputs_in_closed_form(self) -> bool:
         """The same of the generator's inputs, whatever the features of them."""
-        return self.generator.name == "single-layer" and self.estimate.closed_form is not False
+        g, wanted = self.generator, self.estimate.closed_form
+        if g.name not in ("single-layer", "deep-random"):
+            return False
+        return g.has_exact_moments or g.closed_form_error_is_below(self.estimate.samples) if wanted is None else wanted
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -96,11 +96,12 @@ class Stages(abc.ABC):
         section = self.experiment.generator
         match section.name:
             case "single-layer":
-                matrix, activation = self._single_layer
-                generator = generators.single_layer(matrix, activation)
+                generator = generators.single_layer(self._matrices[0], section.units)
             case "deep-random":
-                widths = section.widths or (500, 500, 500, 1000)
-                generator = generators.deep_random(widths, section.activation or "sign", section.seed)
+                kind, strength = section.matrix_kind
+                generator = generators.deep_random(
+                    section.layer_widths, section.units, section.seed, matrix=kind, strength=strength
+                )
             case _:
                 generator = generators.load(section.name)
         return generator.to(device=self.experiment.simulation.device)
@@ -125,8 +126,8 @@ class Stages(abc.ABC):
             return self.model
 
         def computed() -> GaussianModel:
-            exact = self.experiment.inputs_in_closed_form
-            return GaussianModel.single_layer(*self._single_layer) if exact else self._estimated(self.source, "inputs")
+            known = self.experiment.inputs_in_closed_form
+            return self._closed_form if known else self._estimated(self.source, "inputs")
 
         return self._model("model-inputs.safetensors", INPUTS, computed)
 
@@ -200,12 +201,12 @@ class Stages(abc.ABC):
         return TRAINED if self._trains and "features" in parts else ()
 
     @cached_property
-    def _single_layer(self) -> tuple[Any, str]:
-        from gaussequiv.generators import gaussian_matrix
+    def _matrices(self) -> list[Any]:
+        from gaussequiv.generators import matrices
 
         section = self.experiment.generator
-        matrix = gaussian_matrix(section.input_dim or 1000, section.latent_dim or 500, section.seed)
-        return matrix, section.activation or "sign"
+        kind, strength = section.matrix_kind
+        return matrices(section.layer_widths, kind, section.seed, strength=strength)
 
     @cached_property
     def _features(self) -> "Features | None":
@@ -237,11 +238,18 @@ class Stages(abc.ABC):
 
     def _computed_model(self) -> GaussianModel:
         if self.experiment.uses_closed_form:
-            model = GaussianModel.single_layer(*self._single_layer)
             if self._features is None:
-                return model
-            return model.then(self._features.weight_matrix, self.experiment.features.activation or "erf")
+                return self._closed_form
+            return self._closed_form.then(self._features.weight_matrix, self.experiment.features.activation or "erf")
         return self._estimated(self.generator, "estimate")
+
+    @property
+    def _closed_form(self) -> GaussianModel:
+        """The model of the generator's inputs from its matrices."""
+        section = self.experiment.generator
+        if section.name == "single-layer":
+            return GaussianModel.single_layer(self._matrices[0], section.units)
+        return GaussianModel.deep(self._matrices, section.units)
 
     def _estimated(self, generator: "Generator", stage: str) -> GaussianModel:
         from gaussequiv import generators
