@@ -112,7 +112,7 @@ def test_the_logistic_loss_as_anyone_might_write_it(function, rtol):
         np.testing.assert_allclose(one.data[quantity], other.data[quantity], rtol=rtol, err_msg=quantity)
 
 
-@pytest.mark.parametrize("power", [1.4, 1.5, 1.9])
+@pytest.mark.parametrize("power", [1.5, 1.9])
 def test_a_loss_without_a_second_derivative_at_a_point_is_one_all_the_same(power):
     """|r|^p: its Gaussian averages are those of its proximal map, found by bisection."""
     function = lambda r: np.abs(r) ** power

@@ -77,6 +77,7 @@ def test_relaxation_sums_are_those_of_all_modes(kind, shape, tolerance):
     rho, E, A = dense(kind)
     X = block(shape, rho, E, 3)
     Y = (E * np.sqrt(rho)) @ E.T @ block(shape, rho, E, 3, seed=2)
+    Y[:, np.linalg.norm(Y, axis=0) < 1e-13 * np.linalg.norm(Y)] = 0.0  # what a mode of eigenvalue 0 drives is rounding
     rule = relaxation_rule(A, X, Y, longest=300.0, tolerance=tolerance)
     assert rule.error <= tolerance
     x, y = rule.vectors[:3], rule.vectors[3:]

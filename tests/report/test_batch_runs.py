@@ -193,7 +193,8 @@ def test_a_teacher_of_ones_own_is_run_where_it_is_allowed(code, file, tmp_path):
 @pytest.mark.parametrize("on", ["inputs", "latents"])
 @pytest.mark.parametrize("features", ["none", "gaussian"])
 def test_ones_own_teacher_looks_at_what_was_asked_for(on, features, code, run):
-    settings = [f"batch.teacher={code}:make", f"features.kind={features}", "features.width=20"]
+    settings = [f"batch.teacher={code}:make", f"features.kind={features}"]
+    settings += ["features.width=20"] if features != "none" else []
     found = run(*settings, *([] if on == "inputs" else ["batch.measured_on=latents"]), allow_code=True)
     latents, inputs = found.source.sample(40, 2)
     seen = latents if on == "latents" else inputs

@@ -657,7 +657,7 @@ def test_an_interrupt_ends_with_130_and_the_finished_stages_stay(experiment, tmp
     os.kill(process.pid, signal.SIGINT)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command again resumes" in message
+    assert "the same command again goes on from there" in message
     assert "Traceback" not in message
     assert (tmp_path / "run" / "model.safetensors").exists()
 
