@@ -220,16 +220,18 @@ class Quadratics(Loss):
         xi, weights = panels(labels, [e / scale for e in ends], refined)
         w = scale * xi
         index = np.sum([w > e for e in ends], axis=0) if ends else np.zeros(w.shape, dtype=int)
-        x, slope, curvature = (np.empty(w.shape) for _ in range(3))
-        for i, ((_, c1, c2), held) in enumerate(rules):
+        value, x, slope, curvature = (np.empty(w.shape) for _ in range(4))
+        for i, ((c0, c1, c2), held) in enumerate(rules):
             here = index == i
             stiff = np.broadcast_to(V, w.shape)[here]
             if held is None:
-                x[here] = (w[here] - stiff * c1) / (1 + stiff * c2)
+                x[here] = at = (w[here] - stiff * c1) / (1 + stiff * c2)
                 slope[here], curvature[here] = (c1 + c2 * w[here]) / (1 + stiff * c2), c2 / (1 + stiff * c2)
             else:
-                x[here], slope[here], curvature[here] = held, (w[here] - held) / stiff, 1 / stiff
-        return summed(xi, weights, labels, self(x), x, slope, curvature)
+                x[here] = at = np.full(stiff.shape, held)
+                slope[here], curvature[here] = (w[here] - held) / stiff, 1 / stiff
+            value[here] = c0 + (c1 + c2 / 2 * at) * at
+        return summed(xi, weights, labels, value, x, slope, curvature)
 
 
 @final
@@ -258,11 +260,17 @@ class Logistic(Loss):
         end = np.arcsinh(REACH * scale / unit)
         nodes = round(self.nodes * refined)
         u = np.linspace(-1.0, 1.0, nodes) * end
-        x = centre + unit * np.sinh(u)
-        slope, curvature = -expit(-x), expit(x) * expit(-x)
+        sinh = np.sinh(u)
+        x = centre + unit * sinh
+        small = np.exp(-np.abs(x))  # one exponential for phi, its slope and its curvature
+        larger = 1 / (1 + small)
+        lesser = small * larger
+        slope, curvature = -np.where(x > 0, lesser, larger), lesser * larger
         xi = (x + V * slope) / scale
-        step = unit * np.cosh(u) * (2 * end / (nodes - 1)) * (1 + V * curvature) / scale
-        return summed(xi, step * density(xi), labels, self(x), x, slope, curvature / (1 + V * curvature))
+        flat = 1 + V * curvature
+        step = unit * np.sqrt(1 + sinh**2) * (2 * end / (nodes - 1)) * flat / scale
+        value = np.log1p(small) + np.maximum(-x, 0.0)
+        return summed(xi, step * density(xi), labels, value, x, slope, curvature / flat)
 
 
 def _steps(step: float, reach: float) -> Array:

@@ -7,6 +7,7 @@ linearly separable, and a loss without a minimum, such as the logistic one, is m
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,8 +117,14 @@ def thresholds(problem: Problem) -> Thresholds:
         return Thresholds(sums.rank, np.nan)
     if sums.unseen == 0 and output != "logit":
         return Thresholds(sums.rank, np.inf)
-    speed, spread = np.array([np.sqrt(sums.seen)]), np.array([np.sqrt(sums.unseen)])
-    labels: Labels = LogitLabels(speed, spread) if output == "logit" else SignLabels(speed, speed / spread)
+    return Thresholds(sums.rank, sums.rank / _least_hinge(sums.seen, sums.unseen, output == "logit"))
+
+
+@lru_cache(maxsize=256)
+def _least_hinge(seen: float, unseen: float, logit: bool) -> float:
+    r"""$\min_t E (Z - t\, y u)_+^2$ of labels of a field that has the variance `seen` along u and `unseen` beside it."""
+    speed, spread = np.array([np.sqrt(seen)]), np.array([np.sqrt(unseen)])
+    labels: Labels = LogitLabels(speed, spread) if logit else SignLabels(speed, speed / spread)
     grades = np.array([*(-x for x in GRADES), *GRADES])
 
     def hinge(log_t: float) -> float:
@@ -129,7 +136,7 @@ def thresholds(problem: Problem) -> Thresholds:
     steep = float(labels.steepness[0])  # the best t is of its order
     bounds = np.log(1e-3 * min(steep, 1.0) + 1e-9), np.log(1e3 * max(steep, 1.0))
     found = minimize_scalar(hinge, bounds=bounds, method="bounded", options={"xatol": 1e-9})
-    return Thresholds(sums.rank, sums.rank / min(float(found.fun), 0.5))
+    return min(float(found.fun), 0.5)
 
 
 def _measured(problem: Problem) -> list[str]:

@@ -18,12 +18,13 @@ from typing import Any, Literal
 import numpy as np
 
 from gaussequiv.maths.averages import Array
-from gaussequiv.maths.losses import LOSSES, Averages, Labels, LogitLabels, Loss, Quadratics, SignLabels
-from gaussequiv.maths.resolvents import Resolvents, Sums
+from gaussequiv.maths.losses import LOSSES, Labels, LogitLabels, Loss, Quadratics, SignLabels
+from gaussequiv.maths.resolvents import Resolvents
 
 Output = Literal["linear", "sign", "logit"]  # a probit is a sign with noise of variance one more
 STEP = 1e-6  # of finite differences in logarithms
 COARSE, ROUGH = 0.4, 1e-5  # part of the usual number of nodes for a first solution, and its residual
+LAST = 1e-11  # relative Newton step in log kappa after which the next would be rounding
 ENOUGH = 1e-13  # residual at which a point has converged
 SAME = 1e-11  # residual, with twice the nodes, at which they are enough
 MISSED = 1e-9  # residual beyond which a point has not been found
@@ -99,20 +100,26 @@ def _slope(sums: Resolvents, output: Output) -> float:
 
 
 def _ridge(sums: Resolvents, alpha: Array, penalty: Array) -> Array:
-    """The kappa of every point, by Newton's method in log kappa between bounds that bisect where it leaves them."""
+    """The kappa of every point, by Newton's method in logarithms on both sides, between bounds that bisect where it leaves them.
+
+    So it is exact at once where kappa lies outside the spectrum.
+    """
     low = np.log(penalty / alpha)
     high = np.log((penalty + sums.mean) / alpha)
-    x = high.copy()
+    x, active = high.copy(), np.arange(len(alpha))
     for _ in range(200):
-        s, weight = sums(np.exp(x)), penalty / np.exp(x)
-        value = weight + s.A1 - alpha
-        low, high = np.where(value > 0, x, low), np.where(value > 0, high, x)
-        step = value / (weight + s.B)
-        new = x + step
-        new = np.where((new > low) & (new < high), new, (low + high) / 2)
-        if np.all(np.abs(new - x) <= 1e-15 * np.maximum(1.0, np.abs(x))):
+        here = x[active]
+        s, weight = sums(np.exp(here)), penalty[active] / np.exp(here)
+        value = weight + s.A1
+        above = value > alpha[active]
+        low[active], high[active] = np.where(above, here, low[active]), np.where(above, high[active], here)
+        step = np.log(value / alpha[active]) * value / (weight + s.B)
+        new, left, right = here + step, low[active], high[active]
+        close = np.abs(step) <= LAST * np.maximum(1.0, np.abs(here))
+        x[active] = np.where(close | ((new > left) & (new < right)), new, (left + right) / 2)
+        active = active[~close]
+        if not active.size:
             break
-        x = new
     return np.exp(x)
 
 
@@ -166,24 +173,25 @@ def _residuals(
 ) -> FixedPoint:
     """Real labels: log V and the logarithm of the residual's scale."""
 
-    def parts(index: Any, u: Array, refined: float) -> tuple[Averages, Array, Sums, Array]:
+    def averages(index: Any, u: Array, refined: float) -> tuple[Array, ...]:
         found = loss.averages(np.exp(u[:, 0]), np.exp(u[:, 1]), None, refined)
         V_hat, q_hat = np.fmax(alpha[index] * found.curvature, NOTHING * penalty[index]), alpha[index] * found.square
-        s = sums(penalty[index] / V_hat)
-        noise = q_hat * s.A2 / V_hat**2
-        return found, V_hat, s, noise
+        return V_hat, q_hat, found.value, found.spread
 
     def equations(index: Any, u: Array, refined: float) -> Array:
-        _, V_hat, s, noise = parts(index, u, refined)
-        return np.stack([np.log(s.A1 / V_hat) - u[:, 0], np.log(s.miss + noise) / 2 - u[:, 1]], axis=1)
+        V_hat, q_hat, _, _ = averages(index, u, refined)
+        s = sums(penalty[index] / V_hat)
+        scale = np.log(s.miss + q_hat * s.A2 / V_hat**2) / 2
+        return np.stack([np.log(s.A1 / V_hat), scale], axis=1) - u
 
-    u, residual = refined_newton(
+    u, residual, refined = refined_newton(
         equations, np.stack([np.log(start.V), np.log(start.test_error) / 2], axis=1), rough=rough
     )
-    found, V_hat, s, noise = parts(np.arange(len(u)), u, COARSE if rough else FINEST)
-    norm = (noise / s.A2 * s.B + s.D) * V_hat / penalty
-    V, q, m = np.exp(u[:, 0]), s.T2 + noise, s.T1
-    return FixedPoint(V, q, m, norm, s.miss + noise, found.value, found.spread, residual)
+    V_hat, q_hat, value, spread = _with_nodes(averages, u, refined)
+    s = sums(penalty / V_hat)
+    noise = q_hat * s.A2 / V_hat**2
+    norm = (q_hat / V_hat * s.B + V_hat * s.D) / penalty
+    return FixedPoint(np.exp(u[:, 0]), s.T2 + noise, s.T1, norm, s.miss + noise, value, spread, residual)
 
 
 def _margins(
@@ -198,37 +206,52 @@ def _margins(
 ) -> FixedPoint:
     """Labels +1 and -1: log V, log q and the inverse hyperbolic sine of the labels' steepness m / sqrt(q rho - m^2)."""
 
-    def parts(index: Any, u: Array, refined: float) -> tuple[Averages, Array, Array, Array, Sums]:
+    def averages(index: Any, u: Array, refined: float) -> tuple[Array, ...]:
         found = loss.averages(np.exp(u[:, 0]), np.exp(u[:, 1] / 2), _labels(sums, output, u[:, 2]), refined)
         V_hat, q_hat, m_hat = (alpha[index] * x for x in (found.curvature, found.square, found.pull))
-        V_hat = np.fmax(V_hat, NOTHING * penalty[index])
-        return found, V_hat, q_hat, m_hat, sums(penalty[index] / V_hat)
+        return np.fmax(V_hat, NOTHING * penalty[index]), q_hat, m_hat, found.value
 
     def equations(index: Any, u: Array, refined: float) -> Array:
-        _, V_hat, q_hat, m_hat, s = parts(index, u, refined)
+        V_hat, q_hat, m_hat, _ = averages(index, u, refined)
+        s = sums(penalty[index] / V_hat)
         steepness = m_hat * s.T1 / np.sqrt(sums.total * q_hat * s.A2 + m_hat**2 * s.gap)
         q = (q_hat * s.A2 + m_hat**2 * s.T2) / V_hat**2
         return np.stack([np.log(s.A1 / V_hat), np.log(q), np.arcsinh(steepness)], axis=1) - u
 
     eta = start.m / np.sqrt(np.maximum(start.q * sums.total - start.m**2, 1e-12))
-    u, residual = refined_newton(
+    u, residual, refined = refined_newton(
         equations, np.stack([np.log(start.V), np.log(start.q), np.arcsinh(eta)], axis=1), rough=rough
     )
-    found, V_hat, q_hat, m_hat, s = parts(np.arange(len(u)), u, COARSE if rough else FINEST)
+    V_hat, q_hat, m_hat, value = _with_nodes(averages, u, refined)
+    s = sums(penalty / V_hat)
     V, q, labels = np.exp(u[:, 0]), np.exp(u[:, 1]), _labels(sums, output, u[:, 2])
     m = np.tanh(u[:, 2]) * np.sqrt(q * sums.total)
     norm = (q_hat * s.B + m_hat**2 * s.D) / (V_hat * penalty)
     train = loss.mistakes(V, np.sqrt(q), labels)
-    return FixedPoint(V, q, m, norm, labels.error(), found.value, train, residual)
+    return FixedPoint(V, q, m, norm, labels.error(), value, train, residual)
+
+
+def _with_nodes(averages: Callable[[Any, Array, float], tuple[Array, ...]], u: Array, refined: Array) -> list[Array]:
+    """The averages of every point with its own number of nodes, (points,) each."""
+    found: Any = [np.empty(len(u)) for _ in range(4)]
+    for nodes in np.unique(refined):
+        here = np.flatnonzero(refined == nodes)
+        for column, values in zip(found, averages(here, u[here], float(nodes)), strict=True):
+            column[here] = values
+    return list(found)
 
 
 def refined_newton(
     equations: Callable[[Any, Array, float], Array], u: Array, *, rough: bool = False
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """The solution of every point with as many nodes as it takes for twice as many to see no difference.
 
     A first solution with few nodes is a good start for one with the usual number, and its Jacobian is good enough for it.
     `rough` stops at the first.
+
+    Returns:
+        The unknowns (points, n), the largest residual of each point, and how many times the usual number of nodes saw it.
+
     """
 
     def at(here: Any, nodes: float) -> Callable[[Any, Array], Array]:
@@ -237,18 +260,19 @@ def refined_newton(
     everywhere: Any = np.arange(len(u))
     first, left = newton(at(everywhere, COARSE), u, enough=ROUGH, tries=TRIES // 4)
     if rough:
-        return first, left
+        return first, left, np.full(len(u), COARSE)
     u = np.where((left <= ROUGH)[:, None], first, u)
     u, left = newton(at(everywhere, 1), u, jacobian=at(everywhere, COARSE), tries=TRIES // 8)
-    residual, active, refined = np.full(len(u), np.inf), everywhere, 1
+    residual, active, refined, nodes = np.full(len(u), np.inf), everywhere, 1, np.full(len(u), 2.0)
     while active.size and refined < FINEST:
         here = active
         if refined > 1 or (left > ENOUGH).any():
             u[here], left = newton(at(here, refined), u[here])
         with np.errstate(all="ignore"):
             residual[here] = np.fmax(left, np.abs(equations(here, u[here], 2 * refined)).max(axis=1))
+        nodes[here] = 2 * refined
         active, refined = here[(residual[here] > SAME) & (left <= SAME)], 2 * refined
-    return u, residual
+    return u, residual, nodes
 
 
 def newton(
