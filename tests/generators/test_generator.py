@@ -35,6 +35,11 @@ GENERATORS = {
     "deep-random": lambda: generators.deep_random((8, 20, 30), "tanh"),
     "dcgan-random": lambda: generators.load("dcgan-random"),
     "dcgan": lambda: generators.load("dcgan"),
+    "realnvp-random": lambda: generators.load("realnvp-random"),
+    "realnvp": lambda: generators.load("realnvp"),
+    "realnvp-pixels": lambda: generators.load("realnvp-pixels"),
+    "vae-random": lambda: generators.load("vae-random"),
+    "vae": lambda: generators.load("vae"),
 }
 
 

@@ -28,6 +28,7 @@ app.add_typer(generators_app, name="generators")
 
 FOLLOWED = 1e3  # how much longer than the experiment a student is followed to find where it ends
 KINDS = ("online", "batch")
+SHOWN = 4000  # samples of a generator whose spectrum is shown
 MOST_ROWS = 100  # of a table on the terminal
 MOST_DOUBTS = 10  # points that are listed with the reason for which they have no number
 MOST_PENALTIES = 8  # columns of one
@@ -202,10 +203,11 @@ def generators_show(
     name: Annotated[str, typer.Argument(help="A name of the list, or a .safetensors file.")],
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where the samples go.")] = None,
 ) -> None:
-    """Show a generator: its sizes, its card, and a grid of samples as PNG."""
+    """Show a generator: its sizes, its card, the spectrum of its inputs, and a grid of samples as PNG."""
     import numpy as np
 
-    from gaussequiv.generators import DCGAN, zoo
+    from gaussequiv.generators import zoo
+    from gaussequiv.generators.images import concentration
     from gaussequiv.report import figures
 
     generator = zoo.load(name)
@@ -213,35 +215,65 @@ def generators_show(
     if name in zoo.SHIPPED or name not in zoo.NAMES:
         for key, value in zoo.card(name).items():
             _say(f"  {key}: {value}")
-    inputs = generator.sample(36, 0)[1]
-    _say(f"36 samples: mean {inputs.mean():.3f}, standard deviation {inputs.std():.3f}")
-    if isinstance(generator.module, DCGAN):
-        shape = generator.module.shape
-        images = np.asarray(inputs).reshape(36, shape.channels, shape.size, shape.size)
+    inputs = generator.sample(SHOWN, 0)[1]
+    _say(f"{SHOWN} samples: mean {inputs.mean():.3f}, standard deviation {inputs.std():.3f}")
+    share, ratio = concentration(np.cov(inputs.T, bias=True))
+    _say(f"their covariance: top eigenvalue {share:.1%} of the trace, participation ratio {ratio:.1f}")
+    images = zoo.images(generator, inputs[:36])
+    if images is not None:
         path = out or Path(f"{generator.name}.png")
         figures.save(figures.samples(images, generator.name), path)
         _say(f"written: {path}")
 
 
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="IDX files, or a folder of PNG images.")]
+Epochs = Annotated[int, typer.Option(help="Passes over the images.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights, latents, noise and order.")]
+Device = Annotated[str, typer.Option(help="Where to train.")]
+Weights = Annotated[Path, typer.Option("--out", metavar="FILE", help="The weights file.")]
+
+
 @train_app.command("dcgan")
 def train_dcgan(
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="IDX files, or a folder of PNG images.")],
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of weights, latents and order.")] = 0,
-    device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The weights file.")] = Path("dcgan.safetensors"),
+    data: Data, epochs: Epochs = 10, seed: Seed = 0, device: Device = "cpu", out: Weights = Path("dcgan.safetensors")
 ) -> None:
     """Train a DCGAN on image files and save its weights with a card."""
+    _train("dcgan", data, epochs, seed, device, out)
+
+
+@train_app.command("realnvp")
+def train_realnvp(
+    data: Data, epochs: Epochs = 6, seed: Seed = 0, device: Device = "cpu", out: Weights = Path("realnvp.safetensors")
+) -> None:
+    """Train a RealNVP, a flow of images in logit space, on image files and save its weights with a card."""
+    _train("realnvp", data, epochs, seed, device, out)
+
+
+@train_app.command("vae")
+def train_vae(
+    data: Data, epochs: Epochs = 15, seed: Seed = 0, device: Device = "cpu", out: Weights = Path("vae.safetensors")
+) -> None:
+    """Train a variational autoencoder on image files and save its decoder with a card."""
+    _train("vae", data, epochs, seed, device, out)
+
+
+def _train(kind: str, data: Path, epochs: int, seed: int, device: str, out: Path) -> None:
     from gaussequiv.errors import InputError
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: expected a file name that ends in .safetensors")
-    from gaussequiv.generators import training, zoo
+    from gaussequiv.generators import training, training_likelihood, zoo
+    from gaussequiv.generators.images import read_images
 
-    images = training.read_images(data)
+    train: Any = {
+        "dcgan": training.train_dcgan,
+        "realnvp": training_likelihood.train_realnvp,
+        "vae": training_likelihood.train_vae,
+    }[kind]
+    images = read_images(data)
     _say(f"{len(images)} images of shape {images.shape[1:]}")
     with _progress() as report:
-        module, card = training.train_dcgan(
+        module, card = train(
             images, epochs=epochs, seed=seed, device=device, progress=lambda done, of: report("training", done, of)
         )
     zoo.save(module, out, card)
