@@ -66,6 +66,13 @@ def test_every_latent_moves_some_pixels_and_every_pixel_is_moved():
     assert (jacobian != 0).any(dim=1).all()
 
 
+def test_no_coordinate_passes_through_all_couplings_as_it_was():
+    z = normal(50, TINY.latent)
+    with torch.no_grad():
+        maps = flows.split(zoo.realnvp(TINY).module.double()(z)).flatten(1)
+    assert ((maps - z).abs() > 1e-3).any(dim=0).all()
+
+
 def test_the_haar_maps_are_an_orthogonal_transform_with_the_means_of_blocks_first():
     images = normal(5, 3, 8, 8)
     maps = flows.split(images)

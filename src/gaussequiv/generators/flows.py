@@ -135,18 +135,26 @@ class RealNVP(nn.Module):
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (n, D) of logit-space images, flat or not, and the log-determinant of dz/dx, (n,)."""
-        images = x.reshape(-1, self.shape.channels, self.shape.size, self.shape.size)
-        log_det = -self.log_scale.sum().expand(len(images))
-        maps = (split(images) - self.mean) * (-self.log_scale).exp()
+        maps = self.standardised(x.reshape(-1, self.shape.channels, self.shape.size, self.shape.size))
+        log_det = -self.log_scale.sum().expand(len(maps))
         for coupling in self.local:
             maps, change = coupling.inverse(maps)  # type: ignore[operator]
             log_det = log_det + change
         flat = maps.flatten(1)
-        coarse = flat[:, : self.coarse]
+        coarse, change = self.inverse_of_means(flat[:, : self.coarse])
+        return torch.cat([coarse, flat[:, self.coarse :]], dim=1), log_det + change
+
+    def standardised(self, images: Tensor) -> Tensor:
+        """Haar maps of images, each coefficient with its shift and scale undone."""
+        return (split(images) - self.mean) * (-self.log_scale).exp()
+
+    def inverse_of_means(self, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        """The dense couplings alone, a flow of their own: latents of block means, (n, D/4), and the log-determinant."""
+        log_det = torch.zeros(len(coarse)).to(coarse)
         for coupling in self.wide:
             coarse, change = coupling.inverse(coarse)  # type: ignore[operator]
             log_det = log_det + change
-        return torch.cat([coarse, flat[:, self.coarse :]], dim=1), log_det
+        return coarse, log_det
 
 
 class Pixels(nn.Module):

@@ -55,7 +55,8 @@ def round_to_half(module: nn.Module) -> None:
     """Round weights and buffers to what float16 holds, so that the figures of quality are those of the file."""
     with torch.no_grad():
         for tensor in module.state_dict().values():
-            tensor.copy_(tensor.half() if tensor.is_floating_point() else tensor)
+            # + 0 makes -0 to 0: which of them a weight is that never moved would depend on the global random state
+            tensor.copy_(tensor.half() + 0 if tensor.is_floating_point() else tensor)
 
 
 def check_finite(module: nn.Module, seed: int) -> None:
