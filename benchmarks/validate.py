@@ -21,6 +21,7 @@ from gaussequiv.report.experiments import versions
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data" / "online"
+RELAXED = 0.1  # lr rho_max / N at most: the equations take it to zero
 INPUTS = {"gaussian": "Gaussian", "sign": "sign(F c)"}
 
 
@@ -98,6 +99,80 @@ def agreements():
                 add(f"{name}, Gaussian twin", model, model, lr, ge.log_times(30, 15))
     head = ("inputs", "lr", "rms z", "worst z", "largest relative difference", "verdict", "simulation, s")
     return table(head, rows) + "\n\n" + "\n".join(sentences)
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherResiduals:
+    """The Gaussian twin with the latents of its own samples and residuals of another stream: the null of a paired run."""
+
+    model: ge.GaussianModel
+    name: str = "the Gaussian twin, other residuals"
+
+    @property
+    def input_dim(self):
+        """N."""
+        return self.model.input_dim
+
+    @property
+    def latent_dim(self):
+        """D."""
+        return self.model.latent_dim
+
+    def sample(self, n, rng):
+        """Latents (n, D) as `model.sample` draws them, and inputs (n, N)."""
+        root, regression, residual, mean_c, mean_x = self.model.factors
+        c = rng.standard_normal((n, self.latent_dim))
+        rng.standard_normal((n, self.input_dim))  # those of the twin
+        x = c @ root @ regression + rng.standard_normal((n, self.input_dim)) @ residual + mean_x
+        return c @ root + mean_c, x
+
+
+PAIRED = ("dcgan-random", "dcgan", "realnvp-random", "realnvp", "realnvp-pixels", "vae")
+
+
+def paired(names=PAIRED, samples=200_000, end=30.0, seeds=12, test_samples=4_000):
+    """Generators beside their Gaussian twins: the same initial weights, latents and labels, seed by seed."""
+    rows, times = [], ge.log_times(end, 9, start=0.1)
+    for name in names:
+        generator = generators.load(name).to(dtype=torch.float32, batch_size=1024)
+        model = generators.estimate(generator, samples=samples)
+        lr = min(0.2, RELAXED * model.input_dim / model.spectrum[-1])
+        teacher = ge.TwoLayer.random(2, model.latent_dim, seed=1)
+        student = ge.TwoLayer.random(2, model.input_dim, seed=2, readout="gaussian")
+        problem = ge.OnlineSGD(model, teacher, student, lr=lr)
+        theory = ge.predict(problem, times=times).test_error
+        errors, twin, null = (
+            simulation.simulate(problem, inputs, times=times, seeds=seeds, test_samples=test_samples, dtype=torch.float32)
+            .data["test_errors"]
+            .values[1:]
+            for inputs in (generator, model, OtherResiduals(model))
+        )
+        gap, z = log_ratio(errors, twin)
+        floor, _ = log_ratio(null, twin)
+        of_theory, of_twin = (np.log(e.mean(axis=1) / theory[1:]) for e in (errors, twin))
+        cells = (f"{np.abs(gap).mean():.4f}", f"{np.abs(floor).mean():.4f}", f"{z[np.abs(z).argmax()]:+.2f}", f"{gap.mean():+.4f}")
+        cells += (f"{np.abs(of_theory).mean():.4f}", f"{np.abs(of_twin).mean():.4f}", excess_kurtosis(generator, model))
+        rows.append((name, f"{lr:.2g}", f"{lr * model.spectrum[-1] / model.input_dim:.3f}", *cells))
+        print(rows[-1], flush=True)
+    head = ("inputs", "lr", "lr rho_max / N", "mean abs log ratio", "its noise", "worst z", "mean log ratio")
+    return table((*head, "generator to theory", "twin to theory", "excess kurtosis of fields"), rows)
+
+
+def log_ratio(errors, others):
+    """Logarithm of the ratio of mean errors at every time, and its z over seeds, which are pairs: arrays (times, seeds)."""
+    means = errors.mean(axis=1), others.mean(axis=1)
+    by_seed = errors / means[0][:, None] - others / means[1][:, None]
+    ratio = np.log(means[0] / means[1])
+    return ratio, ratio / (by_seed.std(axis=1, ddof=1) / np.sqrt(errors.shape[1]))
+
+
+def excess_kurtosis(generator, model, samples=20_000, fields=200):
+    """Mean and standard deviation over random fields w . x / sqrt(N)."""
+    _, x = generator.sample(samples, 7)
+    w = np.random.default_rng(7).standard_normal((fields, model.input_dim))
+    field = (x - model.mean_x) @ w.T
+    kurtosis = (field**4).mean(axis=0) / (field**2).mean(axis=0) ** 2 - 3
+    return f"{kurtosis.mean():+.2f} ± {kurtosis.std(ddof=1):.2f}"
 
 
 def activations():
@@ -453,6 +528,7 @@ default. ReLU has means, which the norms of hidden layers move all together: sam
 SECTIONS = (
     references,
     agreements,
+    paired,
     activations,
     finite_size,
     full_batch,

@@ -15,7 +15,9 @@ from gaussequiv.errors import InputError, integer
 from gaussequiv.models.streams import Purpose, stream
 
 ALPHA = 0.05
-BOUND = 2.0  # on the logarithm of every scale of a coupling
+LEAST, MOST = -2.0, 0.7  # logarithms of the scales of a coupling: it may narrow what it moves far more than widen it
+SHIFT = 3.0  # the largest shift of a coupling, in standard deviations of the data
+SOFT = 1.5  # logits are SOFT asinh(y / SOFT) of what the couplings make: the data end at 2.94, tails beyond grow as log y
 DETAILS = (3, 2, 1)  # of the four kinds of Haar maps, the one that a local coupling moves, in turns
 PAIRS = ((0, 3), (1, 2), (0, 1), (2, 3), (0, 2), (1, 3))  # of every 2 x 2 block means, those a dense coupling keeps
 
@@ -53,7 +55,8 @@ GREY_REALNVP = RealNVPShape(channels=1, size=28, width=96, local=6, hidden=192, 
 class Coupling(nn.Module):
     r"""An affine coupling: of the two groups of coordinates along axis 1 one moves by what the net makes of the other.
 
-    $x_b = z_b e^{s(z_a)} + t(z_a)$ and $x_a = z_a$, with $s = 2 \tanh(s_0 / 2)$ and $(s_0, t)$ the net's outputs.
+    $x_b = z_b e^{s(z_a)} + t(z_a)$ and $x_a = z_a$. Of the net's outputs, s saturates at -2 and .7 and t at -3 and 3: where the
+    net has seen no data, it would else send rare latents far away, and several couplings multiply that.
     """
 
     def __init__(self, kept: Tensor, net: nn.Module) -> None:
@@ -79,7 +82,8 @@ class Coupling(nn.Module):
         x = x[:, self.get_buffer("order")]
         a, b = x[:, : self.count], x[:, self.count :]
         s, t = self.net(a).chunk(2, dim=1)
-        return a, b, BOUND * torch.tanh(s / BOUND), t
+        bound = torch.where(s > 0, MOST, -LEAST)
+        return a, b, bound * torch.tanh(s / bound), SHIFT * torch.tanh(t / SHIFT)
 
 
 class Local(nn.Module):
@@ -100,10 +104,10 @@ class Local(nn.Module):
 
 
 class RealNVP(nn.Module):
-    """The flow: `forward` generates, `inverse` takes images back and returns the log-determinant besides.
+    r"""The flow: `forward` generates, `inverse` takes images back and returns the log-determinant besides.
 
-    From an image: the Haar transform of blocks of 2 x 2 pixels, one shift and scale per coefficient, local couplings
-    that move the details, which then are latents, and dense couplings of the blocks' means.
+    From an image: $y = 1.5 \sinh(x / 1.5)$ of every logit, the Haar transform of blocks of 2 x 2 pixels, one shift and scale
+    per coefficient, local couplings that move the details, which then are latents, and dense couplings of the blocks' means.
     """
 
     def __init__(self, shape: RealNVPShape) -> None:
@@ -131,12 +135,12 @@ class RealNVP(nn.Module):
         maps = torch.cat([coarse, latents[:, self.coarse :]], dim=1).reshape(-1, *self.maps)
         for coupling in reversed(self.local):
             maps = coupling(maps)
-        return merged(maps * self.log_scale.exp() + self.mean)
+        return SOFT * torch.asinh(merged(maps * self.log_scale.exp() + self.mean) / SOFT)
 
     def inverse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (n, D) of logit-space images, flat or not, and the log-determinant of dz/dx, (n,)."""
         maps = self.standardised(x.reshape(-1, self.shape.channels, self.shape.size, self.shape.size))
-        log_det = -self.log_scale.sum().expand(len(maps))
+        log_det = torch.cosh(x / SOFT).log().flatten(1).sum(1) - self.log_scale.sum()
         for coupling in self.local:
             maps, change = coupling.inverse(maps)  # type: ignore[operator]
             log_det = log_det + change
@@ -146,7 +150,7 @@ class RealNVP(nn.Module):
 
     def standardised(self, images: Tensor) -> Tensor:
         """Haar maps of images, each coefficient with its shift and scale undone."""
-        return (split(images) - self.mean) * (-self.log_scale).exp()
+        return (spread_out(images) - self.mean) * (-self.log_scale).exp()
 
     def inverse_of_means(self, coarse: Tensor) -> tuple[Tensor, Tensor]:
         """The dense couplings alone, a flow of their own: latents of block means, (n, D/4), and the log-determinant."""
@@ -180,7 +184,7 @@ def draw_weights(module: RealNVP, seed: int, *, spread: float = 0.2) -> None:
     for coupling in (*module.local, *module.wide):
         last = draw_layers(coupling, rng, last=spread)
         with torch.no_grad():
-            last.bias[: len(last.bias) // 2] = BOUND * np.arctanh(less / BOUND)  # type: ignore[index, arg-type]
+            last.bias[: len(last.bias) // 2] = LEAST * np.arctanh(less / LEAST)  # type: ignore[index, arg-type]
 
 
 def draw_layers(module: nn.Module, rng: np.random.Generator, *, last: float = 1.0) -> nn.Conv2d | nn.Linear:
@@ -212,7 +216,7 @@ def logits(p: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _dense(inside: int, outside: int, hidden: int) -> nn.Sequential:
-    layers = (nn.Linear(inside, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outside))
+    layers = (nn.Linear(inside, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, outside))
     return nn.Sequential(*layers)
 
 
@@ -224,6 +228,11 @@ def _all_but(moved: int, many: int) -> Tensor:
 def _pair(kept: tuple[int, int], channels: int, size: int) -> Tensor:
     """Which of the blocks' means a dense coupling keeps, their order being that of `split`: a checkerboard, rows, columns."""
     return torch.isin(torch.arange(4), torch.tensor(kept)).repeat(channels).repeat_interleave(size**2)
+
+
+def spread_out(images: Tensor) -> Tensor:
+    """Haar maps of 1.5 sinh(x / 1.5), which a flow's couplings model."""
+    return split(SOFT * torch.sinh(images / SOFT))
 
 
 HAAR = 0.5 * torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]])  # symmetric, its own inverse

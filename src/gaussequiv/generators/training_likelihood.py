@@ -145,7 +145,7 @@ def _flow_at_the_start(images: Array, shape: flows.RealNVPShape, seed: int) -> f
     flows.draw_weights(module, seed, spread=0.0)
     some = images[: min(STANDARDISED, len(images))]
     x, _ = dequantised(some, stream(seed, Purpose.WEIGHTS, lane=NOISE))
-    maps = flows.split(x)
+    maps = flows.spread_out(x)
     module.mean.copy_(maps.mean(dim=0))
     module.log_scale.copy_(maps.std(dim=0).log())
     return module
