@@ -73,6 +73,34 @@ def test_no_coordinate_passes_through_all_couplings_as_it_was():
     assert ((maps - z).abs() > 1e-3).any(dim=0).all()
 
 
+def test_whatever_the_weights_no_latent_goes_further_than_the_couplings_reach():
+    module, z = flow(TINY), 3 * normal(200, TINY.latent)
+    with torch.no_grad():
+        for weight in module.parameters():
+            weight.mul_(100)
+        module.mean.zero_()
+        module.log_scale.zero_()
+        couplings = len(module.wide) + len(module.local)
+        furthest = z.abs().max()
+        for _ in range(couplings):
+            furthest = np.exp(0.7) * furthest + 3
+        made = flows.spread_out(module(z)).abs().max()
+        before = z.abs().max()
+    assert before < made < furthest
+
+
+def test_logits_grow_as_the_logarithm_of_what_the_couplings_make():
+    module = flow(TINY)
+    z = normal(50, TINY.latent)
+    with torch.no_grad():
+        module.mean.zero_()
+        module.log_scale.fill_(np.log(1e6))
+        far = module(z)
+        module.log_scale.fill_(np.log(1e7))
+        further = module(z)
+    np.testing.assert_allclose((further - far).abs(), 1.5 * np.log(10), rtol=1e-3)
+
+
 def test_the_haar_maps_are_an_orthogonal_transform_with_the_means_of_blocks_first():
     images = normal(5, 3, 8, 8)
     maps = flows.split(images)
@@ -256,6 +284,21 @@ def test_the_shipped_flow_undoes_itself_as_its_card_says():
         back = module.inverse(module(z))[0]
     assert (back - z).abs().max() < 20 * zoo.card("realnvp")["quality"]["inversion_error"]
     assert zoo.card("realnvp")["quality"]["inversion_error"] < 1e-11
+
+
+def test_samples_of_the_shipped_flow_end_where_the_data_do():
+    inputs = generators.load("realnvp").sample(4000, 3)[1]
+    end = np.log(0.95 / 0.05)  # logits of white
+    assert np.mean(np.abs(inputs) > end + 0.2) < 0.002
+    assert np.abs(inputs).max() < 2 * end
+
+
+def test_random_fields_of_the_shipped_flow_have_no_heavy_tails():
+    inputs = generators.load("realnvp").sample(10_000, 4)[1].astype(float)
+    fields = (inputs - inputs.mean(axis=0)) @ np.random.default_rng(0).standard_normal((784, 200))
+    kurtosis = (fields**4).mean(axis=0) / (fields**2).mean(axis=0) ** 2 - 3
+    assert abs(kurtosis.mean()) < 0.3  # a Gaussian's is 0; those of the data spread by .3 to .4
+    assert kurtosis.max() < 2.5
 
 
 def test_the_equivalent_model_of_a_small_flow_has_latents_as_many_as_inputs():
