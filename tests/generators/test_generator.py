@@ -64,16 +64,16 @@ def test_a_sample_is_the_push_of_its_latents_and_a_function_of_the_seed(generato
 
 
 def test_a_batch_is_the_same_in_pieces(generator):
-    exact = generator.to(dtype=torch.float64)  # batches of other sizes are rounded otherwise, which a flow multiplies by 1,000
+    exact = generator.to(dtype=torch.float64)  # a flow multiplies what batches of other sizes round otherwise by 1,000
     latents, inputs = exact.sample(12, 1)
     pieces = exact.to(batch_size=5).push(torch.from_numpy(latents)).numpy()
     np.testing.assert_allclose(pieces, inputs, atol=1e-10)
 
 
-def test_single_precision_is_double_precision_up_to_a_rounding_that_grows_no_more_than_a_small_change_of_latents(generator):
+def test_single_precision_errs_no_more_than_latents_that_moved_by_100_roundings(generator):
     latents, exact = generator.to(dtype=torch.float64).sample(12, 1)
     inputs = generator.to(dtype=torch.float32).push(torch.from_numpy(latents)).numpy()
-    rough = 1e-5 * np.random.default_rng(0).standard_normal(latents.shape)  # 84 roundings of single precision
+    rough = 1e-5 * np.random.default_rng(0).standard_normal(latents.shape)  # a rounding: 1.2e-7
     moved = generator.to(dtype=torch.float64).push(torch.from_numpy(latents + rough)).numpy()
     assert np.abs(inputs - exact).max() < max(np.abs(moved - exact).max(), 1e-6)
 

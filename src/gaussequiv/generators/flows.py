@@ -17,7 +17,7 @@ from gaussequiv.models.streams import Purpose, stream
 ALPHA = 0.05
 LEAST, MOST = -2.0, 0.7  # logarithms of the scales of a coupling: it may narrow what it moves far more than widen it
 SHIFT = 3.0  # the largest shift of a coupling, in standard deviations of the data
-SOFT = 1.5  # logits are SOFT asinh(y / SOFT) of what the couplings make: the data end at 2.94, tails beyond grow as log y
+SOFT = 1.5  # logits are SOFT asinh(y / SOFT): the data end at 2.94, tails of y beyond count by their logarithm
 DETAILS = (3, 2, 1)  # of the four kinds of Haar maps, the one that a local coupling moves, in turns
 PAIRS = ((0, 3), (1, 2), (0, 1), (2, 3), (0, 2), (1, 3))  # of every 2 x 2 block means, those a dense coupling keeps
 
