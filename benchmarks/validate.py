@@ -477,11 +477,11 @@ large N is not reached: the equations want lr rho_max / N small, and the trained
 
 ## Generators beside their twins
 
-Paired runs: a generator and its Gaussian twin (100,000 samples) train the same student from the same weights on the same latents and
-labels, 12 seeds to t = 10, with test sets of their own inputs (2,000 a seed and time). Mean over 6 times of the absolute logarithm
-of the ratio of test errors (means over seeds), and its noise: the same number between the twin and a second twin with the same
-latents and other residuals. z is over the 12 pairs. The learning rate is 0.2, or less where lr rho_max / N would exceed 0.1. Next,
-the same mean between either and theory, where test samples are the noise; last, the excess kurtosis of 200 random fields.
+Paired runs: a generator and its Gaussian twin (100,000 samples) train the same student from the same weights on the same latents
+and labels, 12 seeds to t = 10, with test sets of their own inputs (2,000 a seed and time). Mean over 6 times of the absolute
+logarithm of the ratio of test errors (means over seeds), and its noise: the same number between the twin and a second twin with
+the same latents and other residuals. z is over the 12 pairs. The learning rate is 0.2, or less where lr rho_max / N would exceed
+0.1. Then the same mean between either and theory, where test samples are the noise; last, the excess kurtosis of 200 fields.
 
 {paired}
 

@@ -268,8 +268,8 @@ def test_more_epochs_make_the_images_likelier() -> None:
         assert sign * (long - short) > 0.1, figure
 
 
-def test_bits_per_dim_of_a_flow_that_does_nothing_are_those_of_logistic_gaussian_noise() -> None:
-    """All couplings idle: a Gaussian density of the logits, which the change of variables makes one of grey values."""
+def test_bits_per_dim_of_a_flow_that_does_nothing_are_those_of_gaussian_noise_under_its_soft_end() -> None:
+    """All couplings idle: y = 1.5 sinh(x / 1.5) of logits x is Gaussian, which two changes of variables make a density of greys."""
     module = flows.RealNVP(TINY_FLOW).double().requires_grad_(False)
     with torch.no_grad():
         for weight in module.parameters():
@@ -278,7 +278,8 @@ def test_bits_per_dim_of_a_flow_that_does_nothing_are_those_of_logistic_gaussian
     found = bits_per_dim(module, np.repeat(images, 400, axis=0), np.random.default_rng(0)).mean()
     p = 0.05 + 0.9 * (5 + np.linspace(0.0005, 0.9995, 1000)) / 32
     x = np.log(p / (1 - p))
-    density = np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi) * 0.9 / (p * (1 - p))
+    y, slope = 1.5 * np.sinh(x / 1.5), np.cosh(x / 1.5)
+    density = np.exp(-0.5 * y**2) / np.sqrt(2 * np.pi) * slope * 0.9 / (p * (1 - p))
     assert float(found) == pytest.approx(np.mean(5 - np.log2(density)), abs=2e-3)
 
 
