@@ -269,7 +269,7 @@ def test_more_epochs_make_the_images_likelier() -> None:
 
 
 def test_bits_per_dim_of_a_flow_that_does_nothing_are_those_of_gaussian_noise_under_its_soft_end() -> None:
-    """All couplings idle: y = 1.5 sinh(x / 1.5) of logits x is Gaussian, which two changes of variables make a density of greys."""
+    """All couplings idle: y = 1.5 sinh(x / 1.5) of logits is Gaussian, which changes of variables make a density of greys."""
     module = flows.RealNVP(TINY_FLOW).double().requires_grad_(False)
     with torch.no_grad():
         for weight in module.parameters():
