@@ -1,5 +1,7 @@
 """Generators (torch): any module as a seeded map, the zoo, training, and the estimate of the equivalent Gaussian model."""
 
+from gaussequiv.generators.datasets import Dataset as Dataset
+from gaussequiv.generators.datasets import dataset as dataset
 from gaussequiv.generators.estimation import estimate as estimate
 from gaussequiv.generators.features import Features as Features
 from gaussequiv.generators.features import first_layer as first_layer

@@ -23,6 +23,7 @@ import numpy as np
 import scipy.linalg
 
 from gaussequiv.errors import InputError, integer
+from gaussequiv.generators.datasets import Dataset
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import Inputs
@@ -74,7 +75,9 @@ class Moments:
         )
 
     def regression(self) -> tuple[Array, Array, Array]:
-        """Omega, Phi and mean_x by regression on the latents."""
+        """Omega, Phi and mean_x by regression on the latents; where there are none, plain covariances."""
+        if not len(self.cc):
+            return self.xx / (self.count - 1), self.xc, self.mean_x
         inverse = scipy.linalg.cho_factor(self.cc)
         Phi = scipy.linalg.cho_solve(inverse, self.xc.T).T
         residual = (self.xx - Phi @ self.xc.T) / (self.count - len(self.cc) - 1)
@@ -92,16 +95,20 @@ def estimate(
 ) -> GaussianModel:
     r"""The Gaussian model with the means and covariances of a generator, with standard errors.
 
+    Those of a `Dataset` are exact: its samples are drawn from a finite set, whose mean and covariance (divided by its size n)
+    are found in one pass over it. There is nothing to estimate, so `samples` and `seed` are not used and `standard_errors` is
+    empty. How well the set stands for the law that it came from is another question. Its latents are unknown: D = 0.
+
     Args:
-        generator: anything with `sample(n, rng)`; its latents must be standard normal.
+        generator: anything with `sample(n, rng)`; its latents must be standard normal, or unknown (D = 0).
         samples: P, the number of samples; more than 4 (D + 2).
         seed: of the latents.
         workers: threads that work on the sixteen groups; the result does not depend on it.
         progress: called with (samples done, samples in all).
 
     Returns:
-        A `GaussianModel` with Psi = I, whose `standard_errors` hold those of Omega, Phi and mean_x, entry by entry, from
-        leaving out one sixteenth of the samples at a time.
+        A `GaussianModel` with Psi = I; of a generator one whose `standard_errors` hold those of Omega, Phi and mean_x, entry by
+        entry, from leaving out one sixteenth of the samples at a time.
 
     Raises:
         InputError: too few samples, or a generator that fails or returns a NaN (the chunk is named).
@@ -111,6 +118,8 @@ def estimate(
         raise InputError(
             f"the generator is a {type(generator).__name__}; expected a Generator, or Generator(it, latent=...)"
         )
+    if isinstance(generator, Dataset):
+        return _exact(generator, progress)
     D, samples, workers = generator.latent_dim, integer("samples", samples), integer("workers", workers)
     if samples <= 4 * (D + 2):
         raise InputError(f"{samples} samples for D={D} latents; expected more than {4 * (D + 2)} to regress on them")
@@ -140,16 +149,39 @@ def estimate(
         "source": getattr(generator, "name", type(generator).__name__),
         "samples": samples,
         "seed": seed,
-        "estimator": "regression on the latents",
+        "estimator": "regression on the latents" if D else "plain moments",
         "relative_error": size,
     }
     return GaussianModel(Omega, Phi, mean_x=mean_x, standard_errors=errors, provenance=provenance)
 
 
+def _exact(data: Dataset, progress: Callable[[int, int], Any] | None) -> GaussianModel:
+    """The moments of a finite set, in one pass."""
+    done = 0
+
+    def parts() -> Iterable[Moments]:
+        nonlocal done
+        for latents, inputs in data.chunks():
+            yield Moments.of(latents, inputs)
+            done += len(inputs)
+            if progress is not None:
+                progress(done, len(data))
+
+    total = _tree(parts())
+    provenance = {
+        "source": data.name,
+        "samples": len(data),
+        "estimator": "exact moments of the data set",
+        "sha256": data.sha256,
+    }
+    return GaussianModel(total.xx / total.count, total.xc, mean_x=total.mean_x, provenance=provenance)
+
+
 def _require_standard_normal(moments: Moments) -> None:
     """Refuse latents whose means or covariances are ten standard errors from those of N(0, I)."""
     P = moments.count
-    off = max(np.abs(moments.mean_c).max(), np.abs(moments.cc / P - np.eye(len(moments.cc))).max() / np.sqrt(2))
+    shift, spread = np.abs(moments.mean_c), np.abs(moments.cc / P - np.eye(len(moments.cc))) / np.sqrt(2)
+    off = max(shift.max(initial=0.0), spread.max(initial=0.0))
     if off > 10 / np.sqrt(P):
         raise InputError(
             "the latents are not standard normal; the estimate regresses on latents with mean 0 and covariance I"

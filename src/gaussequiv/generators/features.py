@@ -1,6 +1,6 @@
 r"""Feature maps on top of a generator: random features, the first layer of a network; and teachers measured on samples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gaussequiv.errors import InputError, integer
+from gaussequiv.generators.datasets import Dataset, Lookup
 from gaussequiv.generators.generator import Array, Generator
 from gaussequiv.generators.zoo import TORCH_ACTIVATIONS, torch_activation
 from gaussequiv.maths.activations import Activation, Custom
@@ -134,7 +135,7 @@ class Composed(nn.Module):
 
 def measure_teacher(
     generator: Inputs,
-    function: Callable[..., Any],
+    function: "Callable[..., Any] | Any",
     *,
     output: Literal["linear", "sign"] = "linear",
     on: Literal["inputs", "latents"] = "inputs",
@@ -144,10 +145,13 @@ def measure_teacher(
 ) -> MeasuredTeacher:
     r"""The moments of the labels of any teacher, $E[x y] - E[x] E[y]$ and $E y^2$, on samples of a generator.
 
+    Those on a `Dataset` are exact, in one pass over it; `samples` and `seed` are then not used, and standard errors are zero.
+
     Args:
         generator: a `Generator`, or anything with `sample(n, rng)`.
         function: the teacher, a torch module or callable from flat inputs (n, N), or latents (n, D), to (n,) or (n, 1)
-            numbers; of two columns, a classifier's scores, the difference is taken.
+            numbers; of two columns, a classifier's scores, the difference is taken. Of a `Dataset` also the labels of its
+            samples, an array (n,), such as +1 for odd and -1 for even classes.
         output: "linear" for real labels; "sign" for the sign of what the function returns.
         on: what it looks at.
         samples: how many; those of `estimate` with the same seed.
@@ -158,20 +162,17 @@ def measure_teacher(
         InputError: a function that fails, returns another shape or a NaN, or labels that are all the same.
 
     """
-    samples = integer("samples", samples, least=2 * GROUPS)
+    finite = isinstance(generator, Dataset)
+    samples = len(generator) if isinstance(generator, Dataset) else integer("samples", samples, least=2 * GROUPS)
     if output not in ("linear", "sign"):
         raise InputError(f"output={output!r}; expected 'linear' or 'sign'")
     if on not in ("inputs", "latents"):
         raise InputError(f"on={on!r}; expected 'inputs' or 'latents'")
-    if not callable(function):
-        raise InputError(f"the teacher is a {type(function).__name__}; expected a torch module or a callable")
-    labels = Labelled(function, on)
+    labels = _labels(generator, function, on)
     N = generator.input_dim
     sums: list[list[Any]] = [[0, np.zeros(N), 0.0, np.zeros(N), 0.0] for _ in range(GROUPS)]  # count, x, y, x y, y^2
-    chunks = -(-samples // CHUNK)
-    for index in range(chunks):
-        size = min(CHUNK, samples - index * CHUNK)
-        latents, inputs = generator.sample(size, stream(seed, Purpose.ESTIMATE, chunk=index))
+    chunks, done = -(-samples // CHUNK), 0
+    for index, (latents, inputs) in enumerate(_chunks(generator, samples, seed)):
         y, x = labels(latents, inputs), np.asarray(inputs, dtype=float)
         if output == "sign":
             y = np.where(y > 0, 1.0, -1.0)
@@ -180,12 +181,15 @@ def measure_teacher(
             a, b = (x[group::GROUPS], y[group::GROUPS]) if few else (x, y)
             for i, value in enumerate((len(b), a.sum(0), b.sum(), a.T @ b, float(b @ b))):
                 sums[group][i] = sums[group][i] + value
+        done += len(x)
         if progress is not None:
-            progress(min(samples, (index + 1) * CHUNK), samples)
+            progress(done, samples)
     total = [sum(group[i] for group in sums) for i in range(5)]
     covariance, square = _moments(total)
-    parts = [_moments([t - s for t, s in zip(total, group, strict=True)])[0] for group in sums]
-    spread = np.sqrt((GROUPS - 1) / GROUPS * ((np.array(parts) - np.mean(parts, axis=0)) ** 2).sum(0))
+    spread = np.zeros(N)
+    if not finite:
+        parts = [_moments([t - s for t, s in zip(total, group, strict=True)])[0] for group in sums]
+        spread = np.sqrt((GROUPS - 1) / GROUPS * ((np.array(parts) - np.mean(parts, axis=0)) ** 2).sum(0))
     average = float(total[2]) / samples
     if square - average**2 <= 1e-12 * square:
         raise InputError("all labels are the same; expected a teacher that tells inputs apart")
@@ -195,8 +199,30 @@ def measure_teacher(
         output,
         labels,
         spread,
-        {"samples": samples, "seed": seed, "on": on, "mean": average},
+        {"samples": samples, "on": on, "mean": average} | ({} if finite else {"seed": seed}),
     )
+
+
+def _labels(generator: Inputs, function: "Callable[..., Any] | Any", on: str) -> Callable[[Array, Array], Array]:
+    """A teacher, or the labels of a data set, as a function of latents and inputs."""
+    if on == "latents" and generator.latent_dim == 0:
+        raise InputError(
+            "the latents are unknown, as those of a data set, so no teacher looks at them; pass on='inputs'"
+        )
+    if isinstance(generator, Dataset) and isinstance(function, np.ndarray | Sequence | Lookup):
+        return function if isinstance(function, Lookup) else Lookup(generator, function)
+    if not callable(function):
+        raise InputError(f"the teacher is a {type(function).__name__}; expected a torch module or a callable")
+    return Labelled(function, on)
+
+
+def _chunks(generator: Inputs, samples: int, seed: int) -> Iterator[tuple[Array, Array]]:
+    """Latents and inputs of seeded samples, some at a time; of a data set all of it, once."""
+    if isinstance(generator, Dataset):
+        yield from generator.chunks()
+        return
+    for index, start in enumerate(range(0, samples, CHUNK)):
+        yield generator.sample(min(CHUNK, samples - start), stream(seed, Purpose.ESTIMATE, chunk=index))
 
 
 def _moments(sums: list[Any]) -> tuple[Array, float]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gaussequiv.errors import InputError, integer
+from gaussequiv.generators import composition
+from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.streams import as_rng
 
@@ -73,6 +75,16 @@ class Generator:
         """N, the number of inputs: the size of the flattened output of one latent."""
         return self.push(torch.zeros(2, self.latent_dim, dtype=self.dtype, device=self.device)).shape[1]
 
+    @cached_property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one output of the module before it is flattened."""
+        latents = torch.zeros(2, *self.latent, dtype=self.dtype, device=self.device)  # type: ignore[misc]
+        if self.input_dim:  # which refuses what is no output
+            devices = [self.device] if latents.is_cuda else []
+            with torch.inference_mode(), torch.random.fork_rng(devices=devices):
+                return tuple(self._map(latents).shape[1:])
+        return ()
+
     def to(
         self,
         *,
@@ -112,6 +124,41 @@ class Generator:
         from gaussequiv.generators.features import then
 
         return then(self, features, shape=shape, mean=mean)
+
+    def crop(self, size: int | tuple[int, int], *, at: tuple[int, int] | None = None) -> "Generator":
+        """The generator of images cut to `size` pixels, a number or (rows, columns); its latents are the same.
+
+        Args:
+            size: of the images that are left.
+            at: (row, column) of their first pixel; by default they are the middle.
+
+        Raises:
+            InputError: outputs that are no images, (rows, columns) or (channels, rows, columns), or a crop beyond them.
+
+        """
+        return composition.crop(self, size, at)
+
+    def pool(self, size: int) -> "Generator":
+        r"""The generator of averages over squares of `size` x `size` pixels, $x' = A x$; its latents are the same.
+
+        Raises:
+            InputError: outputs that are no images, or a size that does not divide them.
+
+        """
+        return composition.pool(self, size)
+
+    def standardise(self, by: "GaussianModel | tuple[Any, Any]", *, floor: float = 0.0) -> "Generator":
+        r"""The generator of $(x_i - \mu_i) / s_i$, inputs of mean zero and variance one; its latents are the same.
+
+        Args:
+            by: the model of its inputs, as `estimate` returns it, or their means and standard deviations, (N,) each.
+            floor: standard deviations below it count as so much, so that inputs that hardly vary are not blown up.
+
+        Raises:
+            InputError: other shapes, a NaN, or inputs that do not vary, without a floor.
+
+        """
+        return composition.standardise(self, by, floor)
 
     def push(self, latents: Tensor) -> Tensor:
         """Map a flat batch of latents (n, D) to flat inputs (n, N), on the generator's device and in its dtype.

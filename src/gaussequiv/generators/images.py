@@ -23,12 +23,12 @@ ORDER, JUDGE = 3, 4  # lanes of Purpose.WEIGHTS: the order of the images, and wh
 # --- reading images -----------------------------------------------------------------------------------------
 
 
-def read_images(path: str | Path) -> Array:
+def read_images(path: str | Path, *, square: bool = True) -> Array:
     """Images (n, channels, size, size), float32 in [-1, 1], from an IDX file or a folder of IDX or PNG files.
 
     IDX files may be gzipped. Of a folder's IDX files those with labels are left out, and so are test sets if
     there are files whose names begin with "train". PNGs are 8-bit grey or RGB, in the order of their names.
-    Raises `InputError` if nothing is there, a file is damaged, or the images are not squares of one size.
+    Raises `InputError` if nothing is there, a file is damaged, or the images are not of one size, or not `square` ones.
     """
     path = Path(path)
     if path.is_file():
@@ -37,6 +37,15 @@ def read_images(path: str | Path) -> Array:
         images = _read_folder(path)
     else:
         raise InputError(f"there is no {path}; expected an IDX file, or a folder of IDX files or of PNGs")
+    if square and images.shape[2] != images.shape[3]:
+        raise InputError(
+            f"{path} holds images of {images.shape[2]} x {images.shape[3]} pixels; expected squares, so crop or pad them first"
+        )
+    return as_pixels(images)
+
+
+def as_pixels(images: Array) -> Array:
+    """Unsigned bytes as pixels from -1 to 1, float32."""
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
@@ -83,7 +92,6 @@ def _read_idx(file: Path) -> Array:
             f"{file} is damaged: it announces {n} images of {rows} x {columns} pixels "
             f"and holds {len(raw) - 16} bytes of pixels instead of {n * rows * columns}; download it again"
         )
-    _check_square(file, rows, columns)
     return np.frombuffer(raw, dtype=np.uint8, offset=16).reshape(n, 1, rows, columns)
 
 
@@ -99,7 +107,6 @@ def _read_png(file: Path) -> Array:
     kinds = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
     try:
         with Image.open(file) as image:
-            _check_square(file, image.height, image.width)
             if image.mode not in kinds:
                 raise InputError(
                     f"{file} is a PNG of mode {image.mode}; expected 8-bit grey or RGB, so convert it first"
@@ -110,13 +117,6 @@ def _read_png(file: Path) -> Array:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{file} is not a complete PNG ({error}); make it again or remove it") from error
     return pixels[None, None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)[None]
-
-
-def _check_square(file: Path, rows: int, columns: int) -> None:
-    if rows != columns:
-        raise InputError(
-            f"{file} holds images of {rows} x {columns} pixels; expected squares, so crop or pad them first"
-        )
 
 
 # --- a data set ---------------------------------------------------------------------------------------------

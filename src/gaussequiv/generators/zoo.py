@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from gaussequiv.errors import InputError, integer
 from gaussequiv.generators import flows
+from gaussequiv.generators.composition import picture_shape
+from gaussequiv.generators.datasets import Dataset, dataset
 from gaussequiv.generators.flows import GREY_REALNVP, Pixels, RealNVP, RealNVPShape
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.random_matrices import STRENGTH, Kind, gaussian_matrix, matrices
 from gaussequiv.maths.activations import Activation, Custom
-from gaussequiv.models.storage import load_arrays, save_arrays
+from gaussequiv.models.storage import holds_data, load_arrays, save_arrays
 from gaussequiv.models.streams import Purpose, stream
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -350,13 +352,22 @@ def squashed(generator: Generator) -> Generator:
     )
 
 
-def images(generator: Generator, inputs: np.ndarray[Any, np.dtype[Any]]) -> np.ndarray[Any, np.dtype[Any]] | None:
-    """Inputs of a generator as pictures (n, channels, size, size) from -1 to 1; None if it does not make images."""
-    module = generator.module
-    if not isinstance(module, DCGAN | Decoder | RealNVP | Pixels):
+def images(
+    source: Generator | Dataset, inputs: np.ndarray[Any, np.dtype[Any]]
+) -> np.ndarray[Any, np.dtype[Any]] | None:
+    """Inputs of a generator or data set as pictures (n, channels, rows, columns) from -1 to 1; None where they are none.
+
+    Logits of a flow become pixels; other numbers beyond -1 and 1 are shrunk, all alike, to what can be drawn.
+    """
+    shape = picture_shape(source.output_shape)
+    if shape is None:
         return None
-    seen = flows.pixels(torch.from_numpy(inputs)).numpy() if isinstance(module, RealNVP) else inputs
-    return seen.reshape(len(inputs), module.shape.channels, module.shape.size, module.shape.size)
+    logits = isinstance(source, Generator) and isinstance(source.module, RealNVP)
+    seen = flows.pixels(torch.from_numpy(inputs)).numpy() if logits else inputs
+    low, high = float(seen.min()), float(seen.max())
+    if low < -1 or high > 1:
+        seen = 2 * (seen - low) / (high - low) - 1
+    return np.asarray(seen.reshape(len(inputs), *shape))
 
 
 # --- names and files ----------------------------------------------------------------------------------------
@@ -390,8 +401,18 @@ def load(name: str | Path) -> Generator:
         return NAMES[str(name)]()
     path = Path(name)
     if path.suffix != ".safetensors":
-        raise InputError(f"unknown generator {str(name)!r}; expected one of {', '.join(NAMES)}, or a .safetensors file")
+        raise InputError(
+            f"unknown generator {str(name)!r}; expected one of {', '.join(NAMES)}, or a .safetensors file; data sets (a folder "
+            "of images, an IDX file, .npy, .npz) are opened by generators.dataset"
+        )
     return _load_file(path, path.stem)
+
+
+def find(name: str | Path, key: str | None = None) -> Generator | Dataset:
+    """A generator by its name or file, or the data set of a folder or file: a name of the zoo comes first."""
+    if str(name) in NAMES or not (key is not None or holds_data(name)):
+        return load(name)
+    return dataset(name, key=key)
 
 
 def card(name: str | Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from gaussequiv.maths.losses import LOSSES
 from gaussequiv.models import schedules
 from gaussequiv.models.batch import log_grid
 from gaussequiv.models.problems import Schedule
+from gaussequiv.models.storage import holds_data
 from gaussequiv.models.sweeps import OPTIONS
 from gaussequiv.models.teachers import Output
 
@@ -47,9 +48,17 @@ OF_MATRICES = {"activation", "matrix", "strength"}  # settings of fully connecte
 
 
 class GeneratorSection(_Section):
-    """Which generator: a name of the zoo or a .safetensors file; sizes and matrices for the random ones only."""
+    """Which generator: a name of the zoo, a .safetensors file, or the path of a data set; its images may be composed.
+
+    Sizes and matrices are for the random ones only, `key` is that of a file of several arrays.
+    """
 
     name: str = "dcgan"
+    key: str | None = None
+    crop: int | None = Field(default=None, ge=1)
+    pool: int | None = Field(default=None, ge=1)
+    standardise: bool = False
+    floor: float | None = Field(default=None, gt=0)
     input_dim: int | None = Field(default=None, ge=1)
     latent_dim: int | None = Field(default=None, ge=1)
     widths: tuple[int, ...] | None = Field(default=None, strict=False)
@@ -61,15 +70,26 @@ class GeneratorSection(_Section):
     @model_validator(mode="after")
     def _fits(self) -> "GeneratorSection":
         allowed = {"single-layer": {"input_dim", "latent_dim", *OF_MATRICES}, "deep-random": {"widths", *OF_MATRICES}}
-        given = {key for key in self.model_fields_set - {"name", "seed"} if getattr(self, key) is not None}
-        foreign = given - allowed.get(self.name, set())
+        given = {key for key in self.model_fields_set - {"name", "seed"} if getattr(self, key) not in (None, False)}
+        foreign = given - allowed.get(self.name, {"crop", "pool", "standardise", "floor", "key"})
         if foreign:
             raise ValueError(f"{', '.join(sorted(foreign))} cannot be set for {self.name}")
         if self.widths is not None and (len(self.widths) < 2 or min(self.widths) < 1):
             raise ValueError("expected widths of at least two numbers, all at least 1: D, hidden layers, N")
+        if self.floor is not None and not self.standardise:
+            raise ValueError("floor is that of standardised inputs; set standardise = true, or leave it out")
         if self.strength is not None and self.matrix != "spiked":
             raise ValueError('strength is that of spiked matrices; set matrix = "spiked", or leave it out')
         return self
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it is a data set, whose latents are unknown."""
+        if self.key is None and not holds_data(self.name):
+            return False
+        from gaussequiv.generators.zoo import NAMES
+
+        return self.name not in NAMES  # a folder of that name does not hide the generator
 
     @property
     def layer_widths(self) -> tuple[int, ...]:
@@ -309,7 +329,7 @@ class LearningSection(_Section):
     batch_size: Values[Count] = 1
     weight_decay: Values[NotNegative] = 0.0
     train_readout: bool = True
-    teacher_on: Literal["latents", "inputs"] = "latents"
+    teacher_on: Literal["latents", "inputs"] | None = None
     center: bool = True
 
 
@@ -329,7 +349,7 @@ class BatchSection(_Section):
     noise: NotNegative = 0.0
     teacher: Annotated[str, AfterValidator(_teacher)] = "perceptron"
     teacher_seed: Seed = 1
-    teacher_on: Literal["latents", "inputs"] = "latents"
+    teacher_on: Literal["latents", "inputs"] | None = None
     measured_on: Literal["latents", "inputs"] | None = None
     center: bool = True
     penalty: Penalty = (0.1, 1.0, 10.0)
@@ -349,11 +369,11 @@ class BatchSection(_Section):
 
     @model_validator(mode="after")
     def _taught(self) -> "BatchSection":
-        if self.from_code and self.teacher_on != "latents":
+        if self.from_code and self.teacher_on == "inputs":
             raise ValueError("teacher_on is where a perceptron or a two-layer teacher looks; set measured_on for yours")
         if not self.from_code and self.measured_on is not None:
             raise ValueError(f"measured_on is where a teacher of your own looks; set teacher_on for {self.teacher}")
-        if self.bayes and (self.teacher, self.teacher_on) != ("perceptron", "latents"):
+        if self.bayes and (self.teacher != "perceptron" or self.teacher_on == "inputs"):
             raise ValueError("bayes is the least error for perceptrons on the latents; leave it out for other teachers")
         if not self.in_closed_form:
             self.refuse_unmeasured(f"a teacher {self.teacher}")
@@ -430,6 +450,8 @@ class Experiment(_Section):
     def _fits(self) -> "Experiment":
         if self.features.kind == "trained" and self.axes:
             raise ValueError(f"trained features are those of one student; expected one value of {', '.join(self.axes)}")
+        if self.generator.is_data:
+            self._refuse_latents()
         if self.measures_inputs_below_features:
             if not self.batch.center:
                 raise ValueError(
@@ -438,10 +460,29 @@ class Experiment(_Section):
             self.batch.refuse_unmeasured("a teacher on the inputs below features")
         return self
 
+    def _refuse_latents(self) -> None:
+        """Raise where a teacher was told to look at the latents of a data set."""
+        places = (("learning", "teacher_on"), ("batch", "teacher_on"), ("batch", "measured_on"))
+        for section, name in places:
+            if getattr(getattr(self, section), name) == "latents":
+                raise ValueError(
+                    f"the latents of the data set {self.generator.name} are unknown, so no teacher looks at them; leave "
+                    f'{section}.{name} out, or set it to "inputs"'
+                )
+        if self.batch.bayes:
+            raise ValueError(
+                "bayes is the least error for teachers on the latents, and those of a data set are unknown"
+            )
+
+    def teacher_on(self, section: Literal["learning", "batch"]) -> Literal["latents", "inputs"]:
+        """Where the teacher looks: what the section says; by default the latents, of a data set the inputs."""
+        found: Literal["latents", "inputs"] | None = getattr(self, section).teacher_on
+        return found or ("inputs" if self.generator.is_data else "latents")
+
     @property
     def measures_inputs_below_features(self) -> bool:
         """Whether the teacher of full-batch learning is on inputs of which the student sees features only."""
-        return self.batch.teacher_on == "inputs" and self.features.kind != "none"
+        return self.teacher_on("batch") == "inputs" and self.features.kind != "none" and not self.batch.from_code
 
     @classmethod
     def read(cls, path: str | Path | None, settings: list[str]) -> "Experiment":

@@ -5,19 +5,17 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.networks import TwoLayer
+from gaussequiv.models.problems import Inputs
 from gaussequiv.models.storage import load_arrays, save_arrays
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
-
-if TYPE_CHECKING:
-    from gaussequiv.generators import Generator
 
 KIND = "measured teacher"  # of its files
 PROBED = 64  # samples whose labels stand for the teacher
@@ -67,7 +65,7 @@ def from_code(name: str, allowed: bool) -> Callable[..., Any]:
     return function
 
 
-def fingerprint(source: "Generator", function: Callable[..., Any], on: str) -> str:
+def fingerprint(source: Inputs, function: Callable[..., Any], on: str) -> str:
     """Hash of the labels of a few samples: what is known of a teacher of unknown code.
 
     Raises:
