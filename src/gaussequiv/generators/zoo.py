@@ -476,6 +476,19 @@ NAMES: dict[str, Callable[[], Generator]] = {
     "single-layer": lambda: single_layer(gaussian_matrix(1000, 500), "sign"),
     "deep-random": lambda: deep_random((500, 500, 500, 1000), "sign"),
 }
+SIZES = {
+    "dcgan": (100, 784),
+    "dcgan-fashion-mnist": (100, 784),
+    "dcgan-random": (100, 784),
+    "dcgan-random-32": (100, 3072),
+    "realnvp": (784, 784),
+    "realnvp-pixels": (784, 784),
+    "realnvp-random": (784, 784),
+    "vae": (20, 784),
+    "vae-random": (20, 784),
+    "single-layer": (500, 1000),
+    "deep-random": (500, 1000),
+}  # D and N of each, so that a list does not build them
 DESCRIPTIONS = {
     "dcgan": "small DCGAN trained on Fashion-MNIST, 28 x 28 grey",
     "dcgan-fashion-mnist": "the same",

@@ -28,7 +28,7 @@ app.add_typer(generators_app, name="generators")
 
 FOLLOWED = 1e3  # how much longer than the experiment a student is followed to find where it ends
 KINDS = ("online", "batch")
-SHOWN = 4000  # samples of a generator whose spectrum is shown
+
 MOST_ROWS = 100  # of a table on the terminal
 MOST_DOUBTS = 10  # points that are listed with the reason for which they have no number
 MOST_PENALTIES = 8  # columns of one
@@ -188,42 +188,41 @@ def generators_default(context: typer.Context) -> None:
 
 @generators_app.command("list")
 def generators_list() -> None:
-    """List the generators by name, with their sizes."""
+    """List the generators by name, with their sizes, and say what else can be named."""
     from gaussequiv.generators import zoo
 
-    rows = []
-    for name in zoo.NAMES:
-        generator = zoo.load(name)
-        rows.append((name, str(generator.latent_dim), str(generator.input_dim), zoo.DESCRIPTIONS[name]))
-    _table(("name", "D", "N", "what it is"), rows)
+    width = max(map(len, zoo.NAMES))
+    _say(f"{'name':{width}}    D     N  what it is")
+    for name, (latents, inputs) in zoo.SIZES.items():
+        _say(f"{name:{width}}  {latents:3d}  {inputs:4d}  {zoo.DESCRIPTIONS[name]}")
+    _say("")
+    _say(
+        "In place of a name: FILE.safetensors, weights that `gaussequiv train` wrote; or a data set, whose teacher looks at the"
+    )
+    _say(
+        "inputs: a folder of PNG or IDX images, an IDX file (gzipped or not), or an array (n, ...) in .npy, .npz, .safetensors."
+    )
 
 
 @generators_app.command("show")
 def generators_show(
-    name: Annotated[str, typer.Argument(help="A name of the list, or a .safetensors file.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where the samples go.")] = None,
+    name: Annotated[str, typer.Argument(help="A name of the list, a .safetensors file, or the path of a data set.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where the picture goes.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Which array of an .npz or .safetensors file.")] = None,
 ) -> None:
-    """Show a generator: its sizes, its card, the spectrum of its inputs, and a grid of samples as PNG."""
-    import numpy as np
-
-    from gaussequiv.generators import zoo
-    from gaussequiv.generators.images import concentration
+    """Show a generator or a data set: sizes, card, spectrum, and samples beside the spectrum as PNG."""
+    from gaussequiv.generators import Generator, zoo
     from gaussequiv.report import figures
+    from gaussequiv.report.portraits import portrait
 
-    generator = zoo.load(name)
-    _say(f"{generator.name}: D = {generator.latent_dim} latents, N = {generator.input_dim} inputs, {generator.dtype}")
-    if name in zoo.SHIPPED or name not in zoo.NAMES:
-        for key, value in zoo.card(name).items():
-            _say(f"  {key}: {value}")
-    inputs = generator.sample(SHOWN, 0)[1]
-    _say(f"{SHOWN} samples: mean {inputs.mean():.3f}, standard deviation {inputs.std():.3f}")
-    share, ratio = concentration(np.cov(inputs.T, bias=True))
-    _say(f"their covariance: top eigenvalue {share:.1%} of the trace, participation ratio {ratio:.1f}")
-    images = zoo.images(generator, inputs[:36])
-    if images is not None:
-        path = out or Path(f"{generator.name}.png")
-        figures.save(figures.samples(images, generator.name), path)
-        _say(f"written: {path}")
+    source = zoo.find(name, key)
+    carded = isinstance(source, Generator) and (name in zoo.SHIPPED or name not in zoo.NAMES)
+    shown = portrait(source, zoo.card(name) if carded else {})
+    for line in shown.lines:
+        _say(line)
+    path = out or Path(f"{source.name}.png")
+    figures.save(figures.portrait(shown), path)
+    _say(f"written: {path}")
 
 
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="IDX files, or a folder of PNG images.")]
