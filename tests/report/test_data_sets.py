@@ -68,7 +68,7 @@ def test_a_folder_of_images_runs_the_whole_job(kind, sources):
     assert "Samples of pictures." in page
     assert "exact moments of the data set" in page
     assert 'name = "pictures"' in (folder / "experiment.toml").read_text()
-    again = call("demo", kind, folder / "experiment.toml", "--out", folder)
+    again = call("demo", kind, "gaussequiv-pictures/experiment.toml", "--out", "gaussequiv-pictures")
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
 

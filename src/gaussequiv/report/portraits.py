@@ -69,8 +69,8 @@ class Portrait:
             f"{self.deviation.min():.3g} to {self.deviation.max():.3g}"
             + (f" ({constant} constant)" if constant else ""),
             f"their covariance: top eigenvalue {self.top_share:.1%} of the trace, participation ratio "
-            f"{self.participation_ratio:.1f}, eigenvalues fall as rank^-{law.exponent:.2f} (ranks {law.first} to {law.last}, up to "
-            f"{law.error:.0%})",
+            f"{self.participation_ratio:.1f}, eigenvalues fall as rank^-{law.exponent:.2f} (ranks {law.first} to {law.last}, "
+            f"up to {law.error:.0%})",
         ]
 
 
