@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save_file
 
 import gaussequiv as ge
 from gaussequiv import generators
@@ -200,7 +201,13 @@ def test_a_power_law_has_its_exponent(N, exponent):
 # --- mistakes -----------------------------------------------------------------------------------------------
 
 WRONG = {
-    "missing folder": ("no/such/folder", [], "unknown generator 'no/such/folder'"),
+    "missing folder": ("no/such/folder", [], "there is no no/such/folder; expected a folder of images, an IDX file"),
+    "missing folder here": ("folder", [], "unknown generator 'folder'; expected one of dcgan, "),
+    "foreign weights": (
+        "weights.safetensors",
+        [],
+        "weights.safetensors holds 7 arrays (a0, a1, a2, a3, a4, ...); choose one",
+    ),
     "missing array": ("none.npy", [], "there is no file none.npy; expected an array of samples"),
     "empty folder": ("empty", [], "the folder empty holds 0 PNGs and 0 IDX files"),
     "several arrays": ("arrays.npz", [], "arrays.npz holds 2 arrays (pictures, labels); choose one by its key"),
@@ -263,6 +270,7 @@ WRONG = {
 def test_a_mistake_is_refused_in_a_sentence(mistake, sources):
     name, values, sentence = WRONG[mistake]
     (sources / "empty").mkdir()
+    save_file({f"a{i}": np.zeros((2, 3)) for i in range(7)}, sources / "weights.safetensors")
     np.save(sources / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     np.save(sources / "flat.npy", images().reshape(60, 64) / 255)
     dead = images().reshape(60, 64) / 255

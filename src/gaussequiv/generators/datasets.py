@@ -22,6 +22,7 @@ from gaussequiv.models.streams import as_rng
 
 Array = np.ndarray[Any, np.dtype[Any]]
 CHUNK = 1024  # samples that are looked at, or mapped, at once
+FEW = 5  # names of arrays in a message
 ARRAYS = (".npy", ".npz", ".safetensors")
 
 
@@ -170,7 +171,7 @@ def dataset(source: Any, *, key: str | None = None, name: str | None = None) -> 
             f"there is no {path}; expected a folder of images, an IDX file, or an array in {', '.join(ARRAYS)}"
         )
     images = read_images(path, square=False)
-    return Dataset(images, name or path.resolve().name.partition(".")[0])
+    return Dataset(images, name or path.resolve().name.removesuffix(".gz"))
 
 
 class Lookup:
@@ -230,10 +231,16 @@ def _read_arrays(path: Path, key: str | None) -> Array:
         raise InputError(f"there is no file {path}; expected an array of samples, (n, ...)")
     arrays = _all_arrays(path)
     if key is None and len(arrays) != 1:
-        raise InputError(f"{path} holds {len(arrays)} arrays ({', '.join(arrays)}); choose one by its key")
+        raise InputError(f"{path} holds {len(arrays)} arrays{_listed(arrays)}; choose one by its key")
     if key is not None and key not in arrays:
-        raise InputError(f"{path} has no array {key!r}; expected one of {', '.join(arrays)}")
+        raise InputError(f"{path} has no array {key!r}, but {len(arrays)} others{_listed(arrays)}; choose one of them")
     return arrays[key if key is not None else next(iter(arrays))]
+
+
+def _listed(arrays: dict[str, Array]) -> str:
+    """The names of a few arrays, in parentheses."""
+    names = [*list(arrays)[:FEW], *(["..."] if len(arrays) > FEW else [])]
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _all_arrays(path: Path) -> dict[str, Array]:

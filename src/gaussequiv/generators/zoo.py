@@ -402,17 +402,19 @@ def load(name: str | Path) -> Generator:
     path = Path(name)
     if path.suffix != ".safetensors":
         raise InputError(
-            f"unknown generator {str(name)!r}; expected one of {', '.join(NAMES)}, or a .safetensors file; data sets (a folder "
-            "of images, an IDX file, .npy, .npz) are opened by generators.dataset"
+            f"unknown generator {str(name)!r}; expected one of {', '.join(NAMES)}, a .safetensors file, or, where data sets are "
+            "taken (generators.dataset), a folder of images, an IDX file or an .npy or .npz file that is there"
         )
     return _load_file(path, path.stem)
 
 
 def find(name: str | Path, key: str | None = None) -> Generator | Dataset:
     """A generator by its name or file, or the data set of a folder or file: a name of the zoo comes first."""
-    if str(name) in NAMES or not (key is not None or holds_data(name)):
-        return load(name)
-    return dataset(name, key=key)
+    path = Path(name)
+    missing_folder = len(path.parts) > 1 and not path.suffix and not path.exists()
+    if str(name) not in NAMES and (key is not None or holds_data(path) or missing_folder):
+        return dataset(path, key=key)
+    return load(name)
 
 
 def card(name: str | Path) -> dict[str, Any]:

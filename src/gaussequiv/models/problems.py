@@ -14,7 +14,7 @@ from gaussequiv.models.operator import OperatorModel, product
 
 
 class Inputs(Protocol):
-    """Where a simulation takes its samples from: a generator, or the Gaussian model itself (its twin)."""
+    """Where a simulation takes its samples from: a generator, a data set (D = 0), or the Gaussian model itself (its twin)."""
 
     @property
     def latent_dim(self) -> int: ...

@@ -342,7 +342,8 @@ def _run(
         file = given
     overrides = [*([f'generator.name="{generator}"'] if generator is not None else []), *(settings or [])]
     experiment = Experiment.read(file, overrides)
-    label = file.stem if file is not None else Path(experiment.generator.name).resolve().name.partition(".")[0]
+    source = Path(experiment.generator.name).resolve().name.removesuffix(".gz")
+    label = file.stem if file is not None else Path(source).stem
     folder = out or Path(f"gaussequiv-{label}")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; expected a folder")
