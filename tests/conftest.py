@@ -2,6 +2,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # laws are about numbers: a busy machine breaks none of them
+settings.load_profile("untimed")
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share cases.py and oracles.py
 

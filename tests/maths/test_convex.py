@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import gaussequiv as ge
 from gaussequiv.maths.convex import Convex
 from gaussequiv.maths.losses import LOSSES, LogitLabels, SignLabels
+from gaussequiv.maths.pieces import FARTHEST, _meeting
 
 PARTS = ("curvature", "square", "pull", "value", "spread")
 V, SCALE = np.array([1e-3, 0.3, 5.0, 200.0, 1e5]), np.array([0.5, 0.7, 2.0, 4.0, 100.0])
@@ -301,12 +302,20 @@ def lines(draw):
     return draw(st.floats(-3.0, -0.1)), np.array(jumps), knots, draw(st.floats(-1.0, 1.0))
 
 
+@pytest.mark.parametrize("distance", [0.3, 0.0107, 1e-3, 1e-5, -1e-3, -0.0107])
+@pytest.mark.parametrize("end", [-4.0, -1.0, 1.0, 4.0, 16.0])
+def test_a_kink_next_to_the_end_of_a_range_is_found(end, distance):
+    """Between the end of an interval and its first node."""
+    (kink,) = Convex(lambda x: np.abs(x - (end + distance)), "residual").kinks
+    np.testing.assert_allclose([kink.place, kink.right - kink.left], [end + distance, 2.0], rtol=1e-9)
+
+
 def greatest(first, jumps, knots, height):
     return lambda x: height + first * x + np.maximum(0, np.asarray(x)[..., None] - knots) @ jumps
 
 
 @given(lines())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_greatest_of_any_lines_has_its_kinks(drawn):
     first, jumps, knots, height = drawn
     loss = Convex(greatest(first, jumps, knots, height), "residual")
@@ -364,7 +373,41 @@ def test_what_is_no_convex_function_is_refused_in_one_sentence(case):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("bend", [0.0, 1.0, 100.0])
+@pytest.mark.parametrize("fall", [1e-4, 1e-2, 1.0])
+@pytest.mark.parametrize("place", [-0.7071, 0.503, 2.2])
+def test_a_slope_that_falls_at_one_place_is_seen_between_all_points_of_the_chords(place, fall, bend):
+    """A concave kink beside so much curvature that chords over a grid do not show it."""
+    falling = lambda x: bend * x**2 / 2 + 5 * np.sqrt(1 + x**2) - fall / 2 * np.abs(x - place)
+    rising = lambda x: bend * x**2 / 2 + 5 * np.sqrt(1 + x**2) + fall / 2 * np.abs(x - place)
+    with pytest.raises(ge.InputError, match=r"is not convex: (its slope falls near|between)"):
+        Convex(falling, "residual")
+    (kink,) = Convex(rising, "residual").kinks
+    np.testing.assert_allclose([kink.place, kink.right - kink.left], [place, fall], rtol=1e-6)
+
+
+def test_a_concave_knot_between_two_parabolas_is_refused():
+    with pytest.raises(ge.InputError, match=r"is not convex: its slope falls near 0\.503"):
+        Convex(lambda x: 50 * x**2 - 0.01 * np.abs(x - 0.503), "residual")
+
+
 def test_a_function_with_too_many_kinks_is_refused():
     knots = np.linspace(-3, 3, 301) + 0.001
     with pytest.raises(ge.InputError, match=r"not resolved near .* too many, or too sharp, kinks"):
         Convex(lambda x: np.abs(np.asarray(x)[..., None] - knots).sum(-1), "residual")
+
+
+@pytest.mark.parametrize("off", [-0.01, 0.0, 0.02])
+@pytest.mark.parametrize("place", [-2.3, 0.7])
+def test_quadratic_functions_meet_where_they_cross_or_touch(place, off):
+    """Of a first guess that is off by some: c_0 + c_1 x + c_2 x^2 / 2 on either side."""
+    line, bent = (1 - place, 1.0, 0.0), (1 + place**2 / 2 - 2 * place, 2 - place, 1.0)  # both 1 there, slopes 1 and 2
+    touching = (1 - place + place**2 / 2, 1 - place, 1.0)  # slope 1 there
+    for other in (bent, touching):
+        np.testing.assert_allclose(_meeting(line, other, place + off), place, rtol=1e-7)
+
+
+def test_a_loss_has_no_averages_where_it_was_never_asked():
+    loss, labels = Convex(lambda x: np.logaddexp(0, -x)), SignLabels(np.ones(2), np.ones(2))
+    found = loss.averages(np.ones(2), np.array([1.0, FARTHEST]), labels)
+    assert list(np.isfinite(found.curvature)) == [True, False]

@@ -268,7 +268,7 @@ def cases(draw, output, loss, modes=(5, 15), noisy=True):
 
 @pytest.mark.parametrize(("output", "loss"), PAIRS)
 def test_the_fixed_point_is_one_in_thirty_digits(output, loss):
-    @settings(max_examples=3, derandomize=True, deadline=None, database=None)
+    @settings(max_examples=3, derandomize=True, database=None)
     @given(case=cases(output, loss))
     def law(case):
         found = disagreement(case)
@@ -279,7 +279,7 @@ def test_the_fixed_point_is_one_in_thirty_digits(output, loss):
 
 @pytest.mark.parametrize("loss", LABELLED)
 def test_without_noise_too(loss):
-    @settings(max_examples=2, derandomize=True, deadline=None, database=None)
+    @settings(max_examples=2, derandomize=True, database=None)
     @given(case=cases("sign", loss, noisy=False))
     def law(case):
         found = disagreement(case)
@@ -292,7 +292,7 @@ def test_without_noise_too(loss):
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize(("output", "loss"), PAIRS)
 def test_the_fixed_point_is_one_in_thirty_digits_for_larger_spectra(output, loss, noisy):
-    @settings(max_examples=10, derandomize=True, deadline=None, database=None)
+    @settings(max_examples=10, derandomize=True, database=None)
     @given(case=cases(output, loss, modes=(16, 80), noisy=noisy))
     def law(case):
         found = disagreement(case)

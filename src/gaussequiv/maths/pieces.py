@@ -44,6 +44,7 @@ SAME, ALIKE = 32 * EPS, 1e-11  # relative differences of quadratic functions tha
 RANGES = tuple(sign * 4.0**k for sign in (-1, 1) for k in (range(9, -1, -1) if sign < 0 else range(10)))
 TO_WALL = 4.0 ** -np.arange(1, 11)  # distances of the pieces that approach a wall
 K = np.arange(DEGREE + 1)
+SIGNS = (-1.0) ** K  # of the polynomials at -1
 NODES = np.cos(np.pi * (K + 0.5) / (DEGREE + 1))
 TO_COEFFICIENTS = chebyshev.chebvander(NODES, DEGREE).T * (2 / (DEGREE + 1))
 TO_COEFFICIENTS[0] /= 2
@@ -110,6 +111,7 @@ class Pieces:
     kinks: list[Kink] = field(init=False)
     left: Array = field(init=False)
     right: Array = field(init=False)
+    falls: Array = field(init=False)  # edges at which the slope falls by more than rounding: of no convex function
     _tables: tuple[Array, Array, Array] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -118,13 +120,18 @@ class Pieces:
         half = (np.diff(self.edges) / 2)[:, None]
         table = np.array([p.coefficients for p in self.found])
         slopes = chebyshev.chebder(table, axis=1) / half
-        signs = (-1.0) ** np.arange(slopes.shape[1])
-        right, left = slopes @ signs, slopes.sum(axis=1)  # at the starts and at the ends of pieces
+        right, left = slopes @ SIGNS[:-1], slopes.sum(axis=1)  # at the starts and at the ends of pieces
         inner, outer = left[:-1], right[1:]
         near = np.abs(self.edges[1:-1]) <= NEAR
         usual = np.abs(np.concatenate([inner[near], outer[near]])).max(initial=0.0)
         around = np.abs([right[:-1], inner, outer, left[1:]]).max(axis=0)
-        kinked = outer - inner > SMOOTH * np.maximum(around, usual)
+        jump, unseen = outer - inner, SMOOTH * np.maximum(around, usual)
+        kinked = jump > unseen
+        rounding = CHOPPED * np.abs(table).max(axis=1) + self.noise * np.maximum(
+            np.abs(self.edges[:-1]), np.abs(self.edges[1:])
+        )
+        rounding = rounding / half[:, 0] * (K**2).sum()  # of the slopes at the ends of a piece
+        put(self, "falls", self.edges[1:-1][jump < -(unseen + rounding[:-1] + rounding[1:])])
         straight = np.array([p.degree < 2 for p in self.found])  # their slopes are exact, and those beside them follow
         one = np.where(straight[:-1] == straight[1:], (inner + outer) / 2, np.where(straight[:-1], inner, outer))
         ends, starts = left.copy(), right.copy()
@@ -355,6 +362,9 @@ class _Domain:
         coefficients = TO_COEFFICIENTS @ values
         resolved = np.abs(coefficients[-8:]).max() <= RESOLVED * size + moved
         coefficients[np.abs(coefficients) <= CHOPPED * size + moved / 2] = 0.0  # rounding, enlarged by derivatives
+        if resolved:  # at all nodes, of which the first and the last are a little inside: is it at the ends, too?
+            wrong = np.abs(self.function(np.array([low, high])) - np.array([SIGNS @ coefficients, coefficients.sum()]))
+            resolved = not (wrong[np.isfinite(wrong)] > FAITHFUL * size + moved + NOTHING).any()
         if resolved:
             return [Piece(low, high, coefficients)]
         if 2 * half < width * max(1.0, abs(middle)):
@@ -420,12 +430,8 @@ class _Domain:
                 raise InputError(
                     f"the loss {self.name} is not convex: its slope falls near {piece.nodes[bend.argmin()]:.4g}"
                 )
-        inner = slice(1, -1)
-        fall = pieces.right[inner] - pieces.left[inner]
-        if len(fall) and fall.min() < -1e-6 * np.abs(pieces.left[inner]).max():
-            raise InputError(
-                f"the loss {self.name} is not convex: its slope falls near {pieces.edges[1 + fall.argmin()]:.4g}"
-            )
+        if len(pieces.falls):
+            raise InputError(f"the loss {self.name} is not convex: its slope falls near {pieces.falls[0]:.4g}")
 
 
 def _require_convex(x: Array, values: Array, noise: float, name: str) -> None:
