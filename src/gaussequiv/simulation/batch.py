@@ -293,7 +293,7 @@ def minimised(loss: Loss, x: Tensor, y: Tensor, penalties: list[float]) -> tuple
     Where there is no minimum the certificate is infinite, and NaN where the limit of no penalty is not known.
     """
     n, N = x.shape
-    basis = None
+    penalties, basis = [float(penalty) for penalty in penalties], None
     if n < N:
         basis = torch.linalg.qr(x.T)[0]
         x = x @ basis
