@@ -15,7 +15,7 @@ from gaussequiv.models.streams import Purpose
 from gaussequiv.simulation import batch
 
 SHAPES = [(40, 60), (60, 60), (150, 60)]
-PENALTIES = [1.0, 0.01]
+PENALTIES = list(np.array([1.0, 0.01]))
 
 
 def data(n, N, seed=0):
@@ -120,7 +120,7 @@ def test_a_loss_by_its_values_has_the_minimum_of_the_one_with_a_name(name, funct
 
 def test_no_penalty_is_the_solution_of_least_norm():
     x, y = data(20, 50)
-    w, _ = batch.minimised(LOSSES["square"], x, y, list(np.zeros(1)))
+    w, _ = batch.minimised(LOSSES["square"], x, y, [0.0])
     np.testing.assert_allclose(w[0], np.linalg.lstsq(x.numpy(), y.numpy(), rcond=None)[0], atol=1e-9)
 
 
