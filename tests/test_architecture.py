@@ -10,12 +10,13 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "gaussequiv"
 MAY_IMPORT = {
     "errors": set(),
+    "code": {"errors"},
     "maths": {"errors"},
     "models": {"errors", "maths"},
     "theory": {"errors", "maths", "models"},
-    "generators": {"errors", "maths", "models"},
+    "generators": {"errors", "code", "maths", "models"},
     "simulation": {"errors", "maths", "models"},
-    "report": {"errors", "maths", "models", "theory", "generators", "simulation", "version"},
+    "report": {"errors", "code", "maths", "models", "theory", "generators", "simulation", "version"},
     "face": {"errors", "maths", "models", "theory", "generators", "simulation", "report"},
 }
 LIBRARIES = {"torch": {"generators", "simulation"}, "matplotlib": {"report/figures.py"}, "typer": {"report/cli.py"}}

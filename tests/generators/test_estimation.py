@@ -161,7 +161,7 @@ def test_failures_name_the_chunk():
 
     def breaks_later(c):
         calls.append(len(c))
-        return c * (float("nan") if len(calls) > 8 else 1.0)
+        return c * (float("nan") if len(calls) > 16 else 1.0)
 
     with pytest.raises(InputError, match=r"chunk [1-9]\d* of the estimate \(seed 0\): generator returned a NaN"):
         generators.estimate(generators.Generator(breaks_later, latent=2), samples=50_000)

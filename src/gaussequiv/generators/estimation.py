@@ -6,6 +6,9 @@ of P samples,
     Phi = S_xc S_cc^-1,        residual = (S_xx - Phi S_cc Phi^T) / (P - D - 1),
     Omega = Phi Phi^T + (1 - tr S_cc^-1) residual,        mean_x = mean(x) - Phi mean(c).
 
+Where latents have a prior of their own their covariance is not known: then Omega, Phi and Psi are the plain covariances of the
+same samples.
+
 The factor before the residual removes the noise of Phi from Phi Phi^T. The result is one joint covariance by construction
 and needs 1.6-14 times fewer samples than the plain moments.
 
@@ -23,6 +26,9 @@ import numpy as np
 import scipy.linalg
 
 from gaussequiv.errors import InputError, integer
+from gaussequiv.generators.conformance import require_a_map
+from gaussequiv.generators.datasets import Dataset
+from gaussequiv.generators.priors import Prior
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import Inputs
@@ -30,6 +36,10 @@ from gaussequiv.models.streams import Purpose, stream
 
 CHUNK = 1024
 GROUPS = 16
+
+
+Estimates = tuple[Array, ...]  # in the order of NAMES, the last two where the law of the latents is not known
+NAMES = ("Omega", "Phi", "mean_x", "Psi", "mean_c")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +83,15 @@ class Moments:
             self.cc + sign * other.cc + weight * np.outer(dc, dc),
         )
 
+    def plain(self) -> "Estimates":
+        """Omega, Phi, mean_x, Psi and mean_c: covariances and means of the samples."""
+        P = self.count - 1
+        return self.xx / P, self.xc / P, self.mean_x, self.cc / P, self.mean_c
+
     def regression(self) -> tuple[Array, Array, Array]:
-        """Omega, Phi and mean_x by regression on the latents."""
+        """Omega, Phi and mean_x by regression on the latents; where there are none, plain covariances."""
+        if not len(self.cc):
+            return self.xx / (self.count - 1), self.xc, self.mean_x
         inverse = scipy.linalg.cho_factor(self.cc)
         Phi = scipy.linalg.cho_solve(inverse, self.xc.T).T
         residual = (self.xx - Phi @ self.xc.T) / (self.count - len(self.cc) - 1)
@@ -92,28 +109,40 @@ def estimate(
 ) -> GaussianModel:
     r"""The Gaussian model with the means and covariances of a generator, with standard errors.
 
+    Those of a `Dataset` are exact: its samples are drawn from a finite set, whose mean and covariance (divided by its size n)
+    are found in one pass over it. There is nothing to estimate, so `samples` and `seed` are not used and `standard_errors` is
+    empty. How well the set stands for the law that it came from is another question. Its latents are unknown: D = 0.
+
     Args:
-        generator: anything with `sample(n, rng)`; its latents must be standard normal.
+        generator: anything with `sample(n, rng)`; its latents must be standard normal, those of a `Generator` with a prior, or
+            unknown (D = 0).
         samples: P, the number of samples; more than 4 (D + 2).
         seed: of the latents.
         workers: threads that work on the sixteen groups; the result does not depend on it.
         progress: called with (samples done, samples in all).
 
     Returns:
-        A `GaussianModel` with Psi = I, whose `standard_errors` hold those of Omega, Phi and mean_x, entry by entry, from
-        leaving out one sixteenth of the samples at a time.
+        A `GaussianModel` with Psi = I, unless the latents have a prior; of a generator one whose `standard_errors` hold those
+        of its arrays, entry by entry, from leaving out one sixteenth of the samples at a time.
 
     Raises:
-        InputError: too few samples, or a generator that fails or returns a NaN (the chunk is named).
+        InputError: too few samples; a generator that fails or returns a NaN (the chunk is named), whose outputs depend on
+            others of their batch or change from call to call; latents that no Gaussian can stand for.
 
     """
     if not callable(getattr(generator, "sample", None)):
         raise InputError(
             f"the generator is a {type(generator).__name__}; expected a Generator, or Generator(it, latent=...)"
         )
+    if isinstance(generator, Dataset):
+        return _exact(generator, progress)
     D, samples, workers = generator.latent_dim, integer("samples", samples), integer("workers", workers)
     if samples <= 4 * (D + 2):
         raise InputError(f"{samples} samples for D={D} latents; expected more than {4 * (D + 2)} to regress on them")
+    prior = getattr(generator, "prior", None)
+    require_a_map(generator)
+    if isinstance(prior, Prior):
+        prior.require_gaussian_enough()
     groups = _plan(samples)
     done = 0
 
@@ -129,27 +158,51 @@ def estimate(
     with ThreadPoolExecutor(workers) as pool:
         parts = list(pool.map(group_moments, groups))
     total = _tree(parts)
-    _require_standard_normal(total)
-    Omega, Phi, mean_x = total.regression()
-    errors = _jackknife(total, parts)
+    if prior is None:
+        _require_standard_normal(total)
+    found = Moments.regression if prior is None else Moments.plain
+    full = dict(zip(NAMES, found(total), strict=False))
+    errors = _jackknife(total, parts, found)
     size = {
-        name: float(np.linalg.norm(errors[name]) / (np.linalg.norm(full) or 1.0))
-        for name, full in (("Omega", Omega), ("Phi", Phi))
+        name: float(np.linalg.norm(errors[name]) / (np.linalg.norm(full[name]) or 1.0)) for name in ("Omega", "Phi")
     }
     provenance = {
         "source": getattr(generator, "name", type(generator).__name__),
         "samples": samples,
         "seed": seed,
-        "estimator": "regression on the latents",
+        "estimator": "regression on the latents" if D and prior is None else "plain moments",
         "relative_error": size,
     }
-    return GaussianModel(Omega, Phi, mean_x=mean_x, standard_errors=errors, provenance=provenance)
+    return GaussianModel(**full, standard_errors=errors, provenance=provenance)
+
+
+def _exact(data: Dataset, progress: Callable[[int, int], Any] | None) -> GaussianModel:
+    """The moments of a finite set, in one pass."""
+    done = 0
+
+    def parts() -> Iterable[Moments]:
+        nonlocal done
+        for latents, inputs in data.chunks():
+            yield Moments.of(latents, inputs)
+            done += len(inputs)
+            if progress is not None:
+                progress(done, len(data))
+
+    total = _tree(parts())
+    provenance = {
+        "source": data.name,
+        "samples": len(data),
+        "estimator": "exact moments of the data set",
+        "sha256": data.sha256,
+    }
+    return GaussianModel(total.xx / total.count, total.xc, mean_x=total.mean_x, provenance=provenance)
 
 
 def _require_standard_normal(moments: Moments) -> None:
     """Refuse latents whose means or covariances are ten standard errors from those of N(0, I)."""
     P = moments.count
-    off = max(np.abs(moments.mean_c).max(), np.abs(moments.cc / P - np.eye(len(moments.cc))).max() / np.sqrt(2))
+    shift, spread = np.abs(moments.mean_c), np.abs(moments.cc / P - np.eye(len(moments.cc))) / np.sqrt(2)
+    off = max(shift.max(initial=0.0), spread.max(initial=0.0))
     if off > 10 / np.sqrt(P):
         raise InputError(
             "the latents are not standard normal; the estimate regresses on latents with mean 0 and covariance I"
@@ -196,15 +249,15 @@ def _tree(parts: Iterable[Moments]) -> Moments:
     return total
 
 
-def _jackknife(total: Moments, parts: list[Moments]) -> dict[str, Array]:
-    """Standard errors of Omega, Phi and mean_x, leaving out one group at a time."""
-    names = ("Omega", "Phi", "mean_x")
+def _jackknife(total: Moments, parts: list[Moments], found: Callable[[Moments], Estimates]) -> dict[str, Array]:
+    """Standard errors of what is found from moments, leaving out one group at a time."""
+    full = found(total)
+    names = NAMES[: len(full)]
     sums: dict[str, Any] = dict.fromkeys(names, 0.0)
     squares: dict[str, Any] = dict.fromkeys(names, 0.0)
-    full = dict(zip(names, total.regression(), strict=True))
     for part in parts:
-        for name, value in zip(names, total.without(part).regression(), strict=True):
-            change = value - full[name]
+        for name, value, of_all in zip(names, found(total.without(part)), full, strict=True):
+            change = value - of_all
             sums[name] = sums[name] + change
             squares[name] = squares[name] + change**2
     G = len(parts)

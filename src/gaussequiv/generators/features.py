@@ -1,7 +1,7 @@
 r"""Feature maps on top of a generator: random features, the first layer of a network; and teachers measured on samples."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gaussequiv.errors import InputError, integer
+from gaussequiv.generators.datasets import Dataset, Lookup
 from gaussequiv.generators.generator import Array, Generator
 from gaussequiv.generators.zoo import TORCH_ACTIVATIONS, torch_activation
 from gaussequiv.maths.activations import Activation, Custom
@@ -100,14 +101,34 @@ def then(
         raise InputError(f"the features look at {module.weights.shape[1]} inputs; the generator has N={N}")
     if shape is not None and int(np.prod(shape)) != N:
         raise InputError(f"shape={shape}; expected one of {N} inputs")
-    return Generator(
-        Composed(generator, module, shape, mean),
-        generator.latent,
-        dtype=generator.dtype,
-        device=generator.device,
-        batch_size=generator.batch_size,
+    composed = Composed(generator, module, shape, mean)
+    flat = isinstance(generator.latent, Mapping)
+    return replace(
+        generator,
+        module=composed,
+        latent=generator.latent_dim if flat else generator.latent,
+        output=None,
+        extra=None,
         name=f"{generator.name}, {getattr(features, '__name__', type(module).__name__).lower()}",
     )
+
+
+class Shared:
+    """A function that is not copied with the module that it is a part of, as modules are: it may not be copyable."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        """What the function returns."""
+        return self.function(*args, **named)
+
+    def __deepcopy__(self, memo: Any) -> "Shared":
+        return self
+
+
+def _shared(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function if isinstance(function, nn.Module) else Shared(function)
 
 
 class Composed(nn.Module):
@@ -117,8 +138,9 @@ class Composed(nn.Module):
         self, generator: Generator, features: Callable[[Tensor], Tensor], shape: "tuple[int, ...] | None", mean: Any
     ) -> None:
         super().__init__()
-        self.inner = generator.module
-        self.features = features
+        self.inner = _shared(generator.module)
+        self.call = generator.call
+        self.features = _shared(features)
         self.shape = shape
         centre = torch.zeros(1) if mean is None else torch.from_numpy(np.array(mean, dtype=float))
         if mean is not None and centre.shape != (generator.input_dim,):
@@ -128,13 +150,13 @@ class Composed(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Features (n, ...) of a batch of latents in the inner generator's shape."""
         n = len(latents)
-        x = self.inner(latents).reshape(n, -1) - self.get_buffer("mean")
+        x = self.call(self.inner, latents.flatten(1)).flatten(1) - self.get_buffer("mean")
         return self.features(x if self.shape is None else x.reshape(n, *self.shape))
 
 
 def measure_teacher(
     generator: Inputs,
-    function: Callable[..., Any],
+    function: "Callable[..., Any] | Any",
     *,
     output: Literal["linear", "sign"] = "linear",
     on: Literal["inputs", "latents"] = "inputs",
@@ -144,10 +166,13 @@ def measure_teacher(
 ) -> MeasuredTeacher:
     r"""The moments of the labels of any teacher, $E[x y] - E[x] E[y]$ and $E y^2$, on samples of a generator.
 
+    Those on a `Dataset` are exact, in one pass over it; `samples` and `seed` are then not used, and standard errors are zero.
+
     Args:
         generator: a `Generator`, or anything with `sample(n, rng)`.
         function: the teacher, a torch module or callable from flat inputs (n, N), or latents (n, D), to (n,) or (n, 1)
-            numbers; of two columns, a classifier's scores, the difference is taken.
+            numbers; of two columns, a classifier's scores, the difference is taken. Of a `Dataset` also the labels of its
+            samples, an array (n,), such as +1 for odd and -1 for even classes.
         output: "linear" for real labels; "sign" for the sign of what the function returns.
         on: what it looks at.
         samples: how many; those of `estimate` with the same seed.
@@ -158,20 +183,17 @@ def measure_teacher(
         InputError: a function that fails, returns another shape or a NaN, or labels that are all the same.
 
     """
-    samples = integer("samples", samples, least=2 * GROUPS)
+    finite = isinstance(generator, Dataset)
+    samples = len(generator) if isinstance(generator, Dataset) else integer("samples", samples, least=2 * GROUPS)
     if output not in ("linear", "sign"):
         raise InputError(f"output={output!r}; expected 'linear' or 'sign'")
     if on not in ("inputs", "latents"):
         raise InputError(f"on={on!r}; expected 'inputs' or 'latents'")
-    if not callable(function):
-        raise InputError(f"the teacher is a {type(function).__name__}; expected a torch module or a callable")
-    labels = Labelled(function, on)
+    labels = _labels(generator, function, on)
     N = generator.input_dim
     sums: list[list[Any]] = [[0, np.zeros(N), 0.0, np.zeros(N), 0.0] for _ in range(GROUPS)]  # count, x, y, x y, y^2
-    chunks = -(-samples // CHUNK)
-    for index in range(chunks):
-        size = min(CHUNK, samples - index * CHUNK)
-        latents, inputs = generator.sample(size, stream(seed, Purpose.ESTIMATE, chunk=index))
+    chunks, done = -(-samples // CHUNK), 0
+    for index, (latents, inputs) in enumerate(_chunks(generator, samples, seed)):
         y, x = labels(latents, inputs), np.asarray(inputs, dtype=float)
         if output == "sign":
             y = np.where(y > 0, 1.0, -1.0)
@@ -180,12 +202,15 @@ def measure_teacher(
             a, b = (x[group::GROUPS], y[group::GROUPS]) if few else (x, y)
             for i, value in enumerate((len(b), a.sum(0), b.sum(), a.T @ b, float(b @ b))):
                 sums[group][i] = sums[group][i] + value
+        done += len(x)
         if progress is not None:
-            progress(min(samples, (index + 1) * CHUNK), samples)
+            progress(done, samples)
     total = [sum(group[i] for group in sums) for i in range(5)]
     covariance, square = _moments(total)
-    parts = [_moments([t - s for t, s in zip(total, group, strict=True)])[0] for group in sums]
-    spread = np.sqrt((GROUPS - 1) / GROUPS * ((np.array(parts) - np.mean(parts, axis=0)) ** 2).sum(0))
+    spread = np.zeros(N)
+    if not finite:
+        parts = [_moments([t - s for t, s in zip(total, group, strict=True)])[0] for group in sums]
+        spread = np.sqrt((GROUPS - 1) / GROUPS * ((np.array(parts) - np.mean(parts, axis=0)) ** 2).sum(0))
     average = float(total[2]) / samples
     if square - average**2 <= 1e-12 * square:
         raise InputError("all labels are the same; expected a teacher that tells inputs apart")
@@ -195,8 +220,30 @@ def measure_teacher(
         output,
         labels,
         spread,
-        {"samples": samples, "seed": seed, "on": on, "mean": average},
+        {"samples": samples, "on": on, "mean": average} | ({} if finite else {"seed": seed}),
     )
+
+
+def _labels(generator: Inputs, function: "Callable[..., Any] | Any", on: str) -> Callable[[Array, Array], Array]:
+    """A teacher, or the labels of a data set, as a function of latents and inputs."""
+    if on == "latents" and generator.latent_dim == 0:
+        raise InputError(
+            "the latents are unknown, as those of a data set, so no teacher looks at them; pass on='inputs'"
+        )
+    if isinstance(generator, Dataset) and isinstance(function, np.ndarray | Sequence | Lookup):
+        return function if isinstance(function, Lookup) else Lookup(generator, function)
+    if not callable(function):
+        raise InputError(f"the teacher is a {type(function).__name__}; expected a torch module or a callable")
+    return Labelled(function, on)
+
+
+def _chunks(generator: Inputs, samples: int, seed: int) -> Iterator[tuple[Array, Array]]:
+    """Latents and inputs of seeded samples, some at a time; of a data set all of it, once."""
+    if isinstance(generator, Dataset):
+        yield from generator.chunks()
+        return
+    for index, start in enumerate(range(0, samples, CHUNK)):
+        yield generator.sample(min(CHUNK, samples - start), stream(seed, Purpose.ESTIMATE, chunk=index))
 
 
 def _moments(sums: list[Any]) -> tuple[Array, float]:

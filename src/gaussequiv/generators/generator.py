@@ -1,20 +1,28 @@
-"""`Generator`: any torch module or callable as a seeded map from latents to flat inputs, x = G(c) with c ~ N(0, I_D)."""
+"""`Generator`: any torch module or callable as a seeded map from latents to flat inputs, x = G(c)."""
 
 import copy
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gaussequiv.errors import InputError, integer
+from gaussequiv.generators import composition
+from gaussequiv.generators.calls import Call, NoTensorError
+from gaussequiv.generators.priors import Prior
+from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.streams import as_rng
+
+if TYPE_CHECKING:
+    from gaussequiv.generators.priors import Sampler
 
 Array = np.ndarray[Any, np.dtype[Any]]
 DTYPES = (torch.float16, torch.float32, torch.float64)
@@ -22,56 +30,88 @@ DTYPES = (torch.float16, torch.float32, torch.float64)
 
 @dataclass(frozen=True, eq=False)
 class Generator:
-    r"""A generative model $x = G(c)$, $c \sim N(0, I_D)$, as a map of flat latents to flat inputs.
+    r"""A generative model $x = G(c)$ as a map of flat latents to flat inputs; $c \sim N(0, I_D)$ unless it has a prior.
 
     A `torch.nn.Module` is copied and the copy is put into evaluation mode, so the user's module keeps its state and a
-    generator never changes; any other callable of one tensor is used as it is. The global random state is untouched.
+    generator never changes; any other callable is used as it is. The global random state is untouched.
 
     Args:
         module: map of a batch of latents, shape (n, *latent), to a batch of outputs, shape (n, ...).
-        latent: shape of one latent as the module wants it: `100`, `(100, 1, 1)`, ...; D is its product.
+        latent: shape of one latent as the module wants it: `100`, `(100, 1, 1)`, ...; D is its product. Of a module of several
+            latents a dictionary of shapes, `{"z": 100, "w": (8, 4, 4)}`: it is called as `module(z=..., w=...)`; D is their sum.
         dtype: of latents and inputs; by default the module's own (float32 for a module without parameters).
         device: where the module runs.
         batch_size: the largest number of latents given to the module at once.
         name: for messages, files and figures.
+        output: which of several outputs is the input x: a position in a tuple, a key of a dictionary, the name of an
+            attribute, or a function of what the module returns.
+        extra: further arguments of the module by their names. A tensor, array or list is that of one sample (a class, a
+            temperature) and is repeated for each; anything else is passed as it is.
+        prior: the law of the latents, where it is not standard normal: a function of (n, rng), with a NumPy generator, that
+            returns latents (n, *latent), or a `torch.distributions` object; for a dictionary of latents one of these a name
+            (standard normal where there is none). Mean and covariance Psi are then estimated with the others, and `estimate`
+            refuses latents that no Gaussian can stand for, such as one-hot ones.
+        stochastic: whether the module draws random numbers of its own (noise in its layers): they then follow from the seed of
+            the sample, and are averaged over as part of x given c.
 
     Raises:
-        InputError: not callable, an empty latent, an unknown device, or a module that cannot be copied.
+        InputError: not callable, an empty latent, an unknown device, a module that cannot be copied, or a prior that is none.
 
     """
 
-    module: Callable[[Tensor], Tensor]
-    latent: int | tuple[int, ...]
+    module: Callable[..., Any]
+    latent: int | tuple[int, ...] | Mapping[str, int | tuple[int, ...]]
     dtype: torch.dtype | None = None
     device: str | torch.device = "cpu"
     batch_size: int = 256
     name: str = "generator"
-    _map: Callable[[Tensor], Tensor] = field(init=False, repr=False)
+    output: int | str | Callable[[Any], Tensor] | None = None
+    extra: Mapping[str, Any] | None = None
+    prior: "Prior | Sampler | Mapping[str, Sampler] | None" = None
+    stochastic: bool = False
+    _map: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        shape: tuple[Any, ...] = tuple(self.latent) if isinstance(self.latent, Sequence) else (self.latent,)
         if not callable(self.module):
             raise InputError(f"the generator is a {type(self.module).__name__}; expected a torch module or a callable")
-        if not shape or not all(isinstance(size, Integral) and int(size) >= 1 for size in shape):
-            raise InputError(f"latent={self.latent!r}; expected the shape of one latent, such as 100 or (100, 1, 1)")
+        latent: Any = self.latent
+        if isinstance(latent, Mapping):
+            if not latent or not all(isinstance(key, str) for key in latent):
+                raise InputError(f"latent={latent!r}; expected shapes by the names of the module's arguments")
+            latent = {key: _shape(shape) for key, shape in latent.items()}
+        else:
+            latent = _shape(latent)
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InputError(f"dtype={self.dtype!r}; expected one of {', '.join(map(str, DTYPES))}")
         integer("batch_size", self.batch_size)
         put = object.__setattr__
-        put(self, "latent", tuple(int(size) for size in shape))
+        put(self, "latent", latent)
         put(self, "device", _device(self.device))
         put(self, "dtype", self.dtype or _own_dtype(self.module))
         put(self, "_map", self._copied())
+        put(self, "prior", None if self.prior is None else Prior.of(self.prior, latent))
 
     @property
     def latent_dim(self) -> int:
         """D, the number of latent variables."""
-        return math.prod(self.latent)  # type: ignore[arg-type]
+        return self.call.latent_dim
 
     @cached_property
     def input_dim(self) -> int:
         """N, the number of inputs: the size of the flattened output of one latent."""
-        return self.push(torch.zeros(2, self.latent_dim, dtype=self.dtype, device=self.device)).shape[1]
+        return math.prod(self.output_shape)
+
+    @cached_property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one output of the module before it is flattened."""
+        latents = self.latents(2, as_rng(0))  # not zero, which some modules divide by
+        with torch.inference_mode(), self._forked():
+            return tuple(self._outputs(latents.to(device=self.device, dtype=self.dtype)).shape[1:])
+
+    @cached_property
+    def call(self) -> Call:
+        """How the module is called with flat latents."""
+        return Call(self.latent, self.extra or {}, self.output)  # type: ignore[arg-type]
 
     def to(
         self,
@@ -81,13 +121,11 @@ class Generator:
         batch_size: int | None = None,
     ) -> "Generator":
         """The same generator on another device, in another precision, or in other batches."""
-        return Generator(
-            self.module,
-            self.latent,
+        return dataclasses.replace(
+            self,
             dtype=dtype or self.dtype,
             device=device or self.device,
             batch_size=batch_size or self.batch_size,
-            name=self.name,
         )
 
     def then(
@@ -113,6 +151,41 @@ class Generator:
 
         return then(self, features, shape=shape, mean=mean)
 
+    def crop(self, size: int | tuple[int, int], *, at: tuple[int, int] | None = None) -> "Generator":
+        """The generator of images cut to `size` pixels, a number or (rows, columns); its latents are the same.
+
+        Args:
+            size: of the images that are left.
+            at: (row, column) of their first pixel; by default they are the middle.
+
+        Raises:
+            InputError: outputs that are no images, (rows, columns) or (channels, rows, columns), or a crop beyond them.
+
+        """
+        return composition.crop(self, size, at)
+
+    def pool(self, size: int) -> "Generator":
+        r"""The generator of averages over squares of `size` x `size` pixels, $x' = A x$; its latents are the same.
+
+        Raises:
+            InputError: outputs that are no images, or a size that does not divide them.
+
+        """
+        return composition.pool(self, size)
+
+    def standardise(self, by: "GaussianModel | tuple[Any, Any]", *, floor: float = 0.0) -> "Generator":
+        r"""The generator of $(x_i - \mu_i) / s_i$, inputs of mean zero and variance one; its latents are the same.
+
+        Args:
+            by: the model of its inputs, as `estimate` returns it, or their means and standard deviations, (N,) each.
+            floor: standard deviations below it count as so much, so that inputs that hardly vary are not blown up.
+
+        Raises:
+            InputError: other shapes, a NaN, or inputs that do not vary, without a floor.
+
+        """
+        return composition.standardise(self, by, floor)
+
     def push(self, latents: Tensor) -> Tensor:
         """Map a flat batch of latents (n, D) to flat inputs (n, N), on the generator's device and in its dtype.
 
@@ -123,42 +196,64 @@ class Generator:
         if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
             raise InputError(f"the latents have shape {tuple(latents.shape)}; expected (n, {self.latent_dim})")
         latents = latents.to(device=self.device, dtype=self.dtype)
-        devices = [self.device] if latents.is_cuda else []  # whose global random state is to be left alone
-        with torch.inference_mode(), torch.random.fork_rng(devices=devices):
-            outputs = [self._push_batch(batch) for batch in latents.split(self.batch_size)]
+        with torch.inference_mode(), self._forked():
+            outputs = [self._outputs(batch).flatten(1).to(self.dtype) for batch in latents.split(self.batch_size)]
         if len({output.shape[1] for output in outputs}) > 1:
             raise InputError(
                 f"{self.name} returned outputs of different sizes for different batches; expected one size"
             )
         return torch.cat(outputs)
 
-    def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
-        """Draw `n` latents c ~ N(0, I_D) and their inputs: arrays (n, D) and (n, N) in the module's dtype."""
-        n = integer("n", n)
-        draws = torch.from_numpy(as_rng(rng).standard_normal((n, self.latent_dim))).to(self.dtype)
-        return draws.numpy(), self.push(draws).cpu().numpy()
+    def latents(self, n: int, rng: np.random.Generator) -> Tensor:
+        """Draw `n` flat latents from their law: (n, D), in double precision."""
+        if isinstance(self.prior, Prior):
+            return self.prior.draw(n, rng)
+        return torch.from_numpy(rng.standard_normal((n, self.latent_dim)))
 
-    def _push_batch(self, latents: Tensor) -> Tensor:
+    def draw(self, n: int, rng: np.random.Generator | int) -> tuple[Tensor, Tensor]:
+        """Draw `n` latents, (n, D) in double precision, and their inputs, (n, N) on the device and in the dtype of the module."""
+        n, rng = integer("n", n), as_rng(rng)
+        latents = self.latents(n, rng)
+        if not self.stochastic:
+            return latents, self.push(latents)
+        with self._forked():
+            torch.manual_seed(int(rng.integers(2**62)))
+            return latents, self.push(latents)
+
+    def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
+        """Draw `n` latents and their inputs: arrays (n, D) and (n, N) in the module's dtype."""
+        latents, inputs = self.draw(n, rng)
+        return latents.to(self.dtype).numpy(), inputs.cpu().numpy()
+
+    def _forked(self) -> Any:
+        """What leaves torch's global random states alone."""
+        cuda = torch.device(self.device).type == "cuda"
+        return torch.random.fork_rng(devices=[self.device] if cuda else [])
+
+    def _outputs(self, latents: Tensor) -> Tensor:
+        """Outputs (n, ...) of flat latents (n, D), as they come."""
         n = len(latents)
         try:
-            out = self._map(latents.reshape(n, *self.latent))  # type: ignore[misc]
+            out = self.call(self._map, latents)
+        except NoTensorError as error:
+            raise InputError(f"{self.name} {error}") from error
         except InputError:
             raise
         except Exception as error:  # whatever a user's module may raise
             sentence = str(error).strip().split("\n")[0]
             raise InputError(
-                f"{self.name} failed on latents of shape {(n, *self.latent)}: {sentence}; "  # type: ignore[misc]
+                f"{self.name} failed on latents of shape {self.call.shapes(n)}: {sentence}; "
                 f"is latent={self.latent} the shape that the module expects?"
             ) from error
-        if not isinstance(out, Tensor):
-            raise InputError(f"{self.name} returned a {type(out).__name__}; expected one tensor of shape ({n}, ...)")
         if out.ndim < 2 or len(out) != n or out.numel() == 0:
             raise InputError(f"{self.name} returned shape {tuple(out.shape)} for {n} latents; expected ({n}, ...)")
+        if out.is_complex():
+            raise InputError(f"{self.name} returned complex numbers; expected real ones")
         if not torch.isfinite(out).all():
             raise InputError(f"{self.name} returned a NaN or an infinity; check its weights and its dtype {self.dtype}")
-        return out.reshape(n, -1).to(self.dtype)
+        return out
 
-    def _copied(self) -> Callable[[Tensor], Tensor]:
+    def _copied(self) -> Callable[..., Any]:
         if not isinstance(self.module, nn.Module):
             return self.module
         try:
@@ -166,6 +261,13 @@ class Generator:
         except (RuntimeError, TypeError) as error:
             raise InputError(f"{self.name} cannot be copied ({error}); pass a function that calls it") from error
         return module.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+
+
+def _shape(latent: Any) -> tuple[int, ...]:
+    shape = tuple(latent) if isinstance(latent, Sequence) and not isinstance(latent, str) else (latent,)
+    if not shape or not all(isinstance(size, Integral) and int(size) >= 1 for size in shape):
+        raise InputError(f"latent={latent!r}; expected the shape of one latent, such as 100 or (100, 1, 1)")
+    return tuple(int(size) for size in shape)
 
 
 def _own_dtype(module: Any) -> torch.dtype:

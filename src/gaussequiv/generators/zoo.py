@@ -1,11 +1,11 @@
-"""The zoo: single-layer and deep random generators, random and trained DCGANs, `load` for names and files.
+"""The zoo: single-layer, deep, DCGANs, flows and decoders, random and trained; `load` for names and files.
 
 Weights are a pure function of the seed: they are drawn from our own streams, never from torch's global one.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, integer
+from gaussequiv.generators import flows
+from gaussequiv.generators.composition import picture_shape
+from gaussequiv.generators.datasets import Dataset, dataset
+from gaussequiv.generators.flows import GREY_REALNVP, Pixels, RealNVP, RealNVPShape
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.random_matrices import STRENGTH, Kind, gaussian_matrix, matrices
 from gaussequiv.maths.activations import Activation, Custom
-from gaussequiv.models.storage import load_arrays, save_arrays
+from gaussequiv.models.storage import holds_data, load_arrays, save_arrays
 from gaussequiv.models.streams import Purpose, stream
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -201,7 +205,7 @@ class DCGAN(nn.Module):
 
     def __init__(self, shape: DCGANShape) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape, self.latent = shape, (shape.latent, 1, 1)
         with torch.random.fork_rng(devices=[]):  # the layers draw initial weights from the global stream
             self.layers = nn.Sequential(*_dcgan_layers(shape), nn.Tanh())
 
@@ -221,7 +225,7 @@ def dcgan(shape: DCGANShape = GREY_DCGAN, *, seed: int = 0) -> Generator:
     draw_weights(module, seed)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         recompute_statistics(module, latents(seed, 1024, shape))
-    return _as_generator(module, "dcgan-random" if shape == GREY_DCGAN else "dcgan-random-32")
+    return as_generator(module, "dcgan-random" if shape == GREY_DCGAN else "dcgan-random-32")
 
 
 def latents(seed: int, n: int, shape: DCGANShape, chunk: int = 0) -> Tensor:
@@ -270,15 +274,113 @@ def _normalised(width: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(width), nn.ReLU()]
 
 
+# --- decoders and flows -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes of a decoder: fully connected layers from `latent` variables to images (channels, size, size)."""
+
+    latent: int
+    hidden: tuple[int, ...]
+    channels: int
+    size: int
+
+    def __post_init__(self) -> None:
+        for name in ("latent", "channels", "size"):
+            integer(name, getattr(self, name))
+        for width in self.hidden:
+            integer("a width of the hidden layers", width)
+
+
+GREY_DECODER = DecoderShape(latent=20, hidden=(256, 256), channels=1, size=28)
+
+
+class Decoder(nn.Module):
+    """The mean of a variational autoencoder's decoder (Kingma and Welling, arXiv:1312.6114): ReLUs, and tanh."""
+
+    def __init__(self, shape: DecoderShape) -> None:
+        super().__init__()
+        self.shape, self.latent = shape, (shape.latent,)
+        self.layers = perceptron((shape.latent, *shape.hidden, shape.channels * shape.size**2))
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Images (n, channels, size, size) in [-1, 1] of a batch of latents (n, D)."""
+        s = self.shape
+        images: Tensor = torch.tanh(self.layers(latents)).reshape(-1, s.channels, s.size, s.size)
+        return images
+
+
+def perceptron(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers of these widths with ReLUs between them."""
+    layers: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[]):  # the layers draw initial weights from the global stream
+        for inside, outside in zip(widths[:-1], widths[1:], strict=True):
+            layers += [nn.Linear(inside, outside), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def vae(shape: DecoderShape = GREY_DECODER, *, seed: int = 0) -> Generator:
+    """A decoder with random weights, N(0, 2 / fan-in), and no biases: fields of variance two before its tanh."""
+    module = Decoder(shape)
+    flows.draw_layers(module, stream(seed, Purpose.WEIGHTS))
+    return as_generator(module, "vae-random")
+
+
+def realnvp(shape: RealNVPShape = GREY_REALNVP, *, seed: int = 0, squash: bool = False) -> Generator:
+    """A RealNVP with random weights, in logit space, or with `squash=True` in pixels from -1 to 1."""
+    module = RealNVP(shape)
+    flows.draw_weights(module, seed)
+    generator = as_generator(module, "realnvp-random")
+    return squashed(generator) if squash else generator
+
+
+def squashed(generator: Generator) -> Generator:
+    """The generator of pixels from -1 to 1 of a generator of images in logit space, as a RealNVP is one.
+
+    Raises `InputError` for any other generator.
+    """
+    if not isinstance(generator.module, RealNVP):
+        raise InputError(f"{generator.name} is no RealNVP; expected a generator of images in logit space")
+    return replace(generator, module=Pixels(generator.module), name=f"{generator.name}-pixels")
+
+
+def images(
+    source: Generator | Dataset, inputs: np.ndarray[Any, np.dtype[Any]]
+) -> np.ndarray[Any, np.dtype[Any]] | None:
+    """Inputs of a generator or data set as pictures (n, channels, rows, columns) from -1 to 1; None where they are none.
+
+    Logits of a flow become pixels; other numbers beyond -1 and 1 are shrunk, all alike, to what can be drawn.
+    """
+    shape = picture_shape(source.output_shape)
+    if shape is None:
+        return None
+    logits = isinstance(source, Generator) and isinstance(source.module, RealNVP)
+    seen = flows.pixels(torch.from_numpy(inputs)).numpy() if logits else inputs
+    low, high = float(seen.min()), float(seen.max())
+    if low < -1 or high > 1:
+        seen = 2 * (seen - low) / (high - low) - 1
+    return np.asarray(seen.reshape(len(inputs), *shape))
+
+
 # --- names and files ----------------------------------------------------------------------------------------
 
+Network = DCGAN | RealNVP | Decoder
+ARCHITECTURES: dict[str, tuple[type[Any], type[Network]]] = {
+    "dcgan": (DCGANShape, DCGAN),
+    "realnvp": (RealNVPShape, RealNVP),
+    "vae": (DecoderShape, Decoder),
+}
 
-def save(module: DCGAN, path: str | Path, card: dict[str, Any]) -> None:
-    """Save the weights of a DCGAN, in float16, with its sizes and a card of its data and its training."""
+
+def save(module: Network, path: str | Path, card: dict[str, Any]) -> None:
+    """Save the weights of a generator, in float16, with its sizes and a card of its data and its training."""
+    names = [name for name, (_, kind) in ARCHITECTURES.items() if isinstance(module, kind)]
+    if not names:
+        raise InputError(f"a {type(module).__name__} cannot be saved; expected one of {', '.join(ARCHITECTURES)}")
     arrays = {key: _as_stored(tensor) for key, tensor in module.state_dict().items()}
-    shape = {"latent": module.shape.latent, "widths": list(module.shape.widths), "base": module.shape.base}
-    shape |= {"channels": module.shape.channels, "size": module.shape.size}
-    save_arrays(path, "generator", arrays, {"architecture": "dcgan", "shape": shape, "card": card})
+    metadata = {"architecture": names[0], "shape": asdict(module.shape), "card": card}
+    save_arrays(path, "generator", arrays, metadata)
 
 
 def load(name: str | Path) -> Generator:
@@ -292,8 +394,20 @@ def load(name: str | Path) -> Generator:
         return NAMES[str(name)]()
     path = Path(name)
     if path.suffix != ".safetensors":
-        raise InputError(f"unknown generator {str(name)!r}; expected one of {', '.join(NAMES)}, or a .safetensors file")
+        raise InputError(
+            f"unknown generator {str(name)!r}; expected one of {', '.join(NAMES)}, a .safetensors file, or, in an experiment, "
+            "an .onnx model, package.module:factory, a folder of images, an IDX file or an .npy or .npz file that is there"
+        )
     return _load_file(path, path.stem)
+
+
+def find(name: str | Path, key: str | None = None) -> Generator | Dataset:
+    """A generator by its name or file, or the data set of a folder or file: a name of the zoo comes first."""
+    path = Path(name)
+    missing_folder = len(path.parts) > 1 and not path.suffix and not path.exists()
+    if str(name) not in NAMES and (key is not None or holds_data(path) or missing_folder):
+        return dataset(path, key=key)
+    return load(name)
 
 
 def card(name: str | Path) -> dict[str, Any]:
@@ -306,19 +420,24 @@ def card(name: str | Path) -> dict[str, Any]:
 
 def _load_file(path: Path, name: str) -> Generator:
     arrays, metadata = load_arrays(path, "generator")
+    kind = metadata.get("architecture")
+    if kind not in ARCHITECTURES:
+        raise InputError(f"{path} holds a generator of kind {kind!r}; expected one of {', '.join(ARCHITECTURES)}")
+    shape_of, network = ARCHITECTURES[kind]
     try:
-        sizes = metadata["shape"]
-        module = DCGAN(DCGANShape(**{**sizes, "widths": tuple(sizes["widths"])}))
+        sizes = {key: tuple(size) if isinstance(size, list) else size for key, size in metadata["shape"].items()}
+        module = network(shape_of(**sizes))
         module.load_state_dict({key: torch.from_numpy(array).float() for key, array in arrays.items()})
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"the weights in {path} do not fit a DCGAN ({str(error).splitlines()[0]})") from error
-    return _as_generator(module, name)
+    except (AttributeError, KeyError, TypeError, RuntimeError, InputError) as error:
+        reason = " ".join(str(error).split("\n")[:2])
+        raise InputError(f"the weights in {path} do not fit a {network.__name__} ({reason})") from error
+    return as_generator(module, name)
 
 
-def _as_generator(module: DCGAN, name: str) -> Generator:
+def as_generator(module: Network, name: str) -> Generator:
     """Convolutions are half as fast again with their channels last (measured on CPU, docs/validation.md)."""
-    fast: DCGAN = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Generator(fast, latent=(module.shape.latent, 1, 1), name=name)
+    fast: Network = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Generator(fast, latent=module.latent, name=name)
 
 
 def _as_stored(tensor: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
@@ -326,21 +445,55 @@ def _as_stored(tensor: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
     return array.astype(np.float16) if array.dtype.kind == "f" else array
 
 
-DCGAN_WEIGHTS = "dcgan-fashion-mnist"
-SHIPPED = {"dcgan": DCGAN_WEIGHTS, "dcgan-fashion-mnist": DCGAN_WEIGHTS}
+SHIPPED = {
+    "dcgan": "dcgan-fashion-mnist",
+    "dcgan-fashion-mnist": "dcgan-fashion-mnist",
+    "realnvp": "realnvp-fashion-mnist",
+    "realnvp-pixels": "realnvp-fashion-mnist",
+    "vae": "vae-fashion-mnist",
+}
+
+
+def _shipped(file: str) -> Generator:
+    return _load_file(WEIGHTS / f"{file}.safetensors", file)
+
+
 NAMES: dict[str, Callable[[], Generator]] = {
-    "dcgan": lambda: _load_file(WEIGHTS / f"{DCGAN_WEIGHTS}.safetensors", DCGAN_WEIGHTS),
-    "dcgan-fashion-mnist": lambda: _load_file(WEIGHTS / f"{DCGAN_WEIGHTS}.safetensors", DCGAN_WEIGHTS),
+    "dcgan": lambda: _shipped("dcgan-fashion-mnist"),
+    "dcgan-fashion-mnist": lambda: _shipped("dcgan-fashion-mnist"),
     "dcgan-random": lambda: dcgan(GREY_DCGAN),
     "dcgan-random-32": lambda: dcgan(PAPER_DCGAN),
+    "realnvp": lambda: _shipped("realnvp-fashion-mnist"),
+    "realnvp-pixels": lambda: squashed(_shipped("realnvp-fashion-mnist")),
+    "realnvp-random": realnvp,
+    "vae": lambda: _shipped("vae-fashion-mnist"),
+    "vae-random": vae,
     "single-layer": lambda: single_layer(gaussian_matrix(1000, 500), "sign"),
     "deep-random": lambda: deep_random((500, 500, 500, 1000), "sign"),
 }
+SIZES = {
+    "dcgan": (100, 784),
+    "dcgan-fashion-mnist": (100, 784),
+    "dcgan-random": (100, 784),
+    "dcgan-random-32": (100, 3072),
+    "realnvp": (784, 784),
+    "realnvp-pixels": (784, 784),
+    "realnvp-random": (784, 784),
+    "vae": (20, 784),
+    "vae-random": (20, 784),
+    "single-layer": (500, 1000),
+    "deep-random": (500, 1000),
+}  # D and N of each, so that a list does not build them
 DESCRIPTIONS = {
     "dcgan": "small DCGAN trained on Fashion-MNIST, 28 x 28 grey",
     "dcgan-fashion-mnist": "the same",
     "dcgan-random": "the small DCGAN with random weights",
     "dcgan-random-32": "the paper's DCGAN, 3 x 32 x 32, with random weights",
+    "realnvp": "RealNVP trained on Fashion-MNIST, images in logit space",
+    "realnvp-pixels": "the same in pixels",
+    "realnvp-random": "RealNVP with random weights, in logit space",
+    "vae": "decoder of a VAE trained on Fashion-MNIST, 28 x 28 grey",
+    "vae-random": "the decoder with random weights",
     "single-layer": "sign(F c) with Gaussian F",
     "deep-random": "three layers of sign units with Gaussian weights",
 }

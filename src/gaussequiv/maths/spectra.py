@@ -7,6 +7,7 @@ same equations as the modes they stand for.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
@@ -16,6 +17,7 @@ from gaussequiv.maths.averages import Array
 PER_DECADE = 10  # relaxation times per decade in the family of functions
 SHORTEST = 0.01  # shortest relaxation time, in units of 1 / the largest eigenvalue
 SKETCH = 130  # random combinations of the functions; twice the number of nodes that are ever needed
+DEAD = 1e-12  # of the largest eigenvalue: smaller ones are rounding
 FLOOR = 1e-6  # modes whose data are below this part of the largest are treated as if they were there
 
 
@@ -78,3 +80,30 @@ def _relaxation(rho: Array, longest: float) -> Array:
         return np.ones((1, len(rho)))
     x = np.concatenate([[0.0], relaxation_times(top, longest)])[:, None] * rho
     return np.concatenate([*relaxation_functions(x), np.exp(rho / top - 1)[None]])
+
+
+class PowerLaw(NamedTuple):
+    r"""Eigenvalues $\rho_k \approx A k^{-a}$ between two ranks, with the root mean square of the logarithm's error."""
+
+    exponent: float
+    scale: float
+    first: int
+    last: int
+    error: float
+
+
+def power_law(rho: Array) -> PowerLaw:
+    r"""The power law $A k^{-a}$ of descending eigenvalues $\rho_k$, by least squares of the logarithms.
+
+    Ranks are weighted by 1 / k, so that every octave counts the same. The first ten are left out, which follow no law, and so are
+    the last two thirds, where spectra of finite samples and of finite images end; of fewer than 60 positive ones all count.
+    """
+    count = int(np.count_nonzero(rho > DEAD * rho[0]))
+    first, last = (10, count // 3) if count >= 60 else (1, count)
+    ranks = np.arange(first, last + 1)
+    x, y = np.log(ranks), np.log(rho[first - 1 : last])
+    if len(ranks) < 2:
+        return PowerLaw(0.0, float(rho[0]), first, last, 0.0)
+    slope, height = np.polyfit(x, y, 1, w=1 / np.sqrt(ranks))  # of residuals, before they are squared
+    error = np.sqrt(np.average((y - slope * x - height) ** 2, weights=1 / ranks))
+    return PowerLaw(float(-slope), float(np.exp(height)), first, last, float(error))

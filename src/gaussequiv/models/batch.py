@@ -14,6 +14,7 @@ from gaussequiv.maths.losses import Loss, loss
 from gaussequiv.maths.resolvents import Resolvents
 from gaussequiv.models.gaussian import GaussianModel, _array, _frozen
 from gaussequiv.models.networks import TwoLayer
+from gaussequiv.models.problems import require_latents
 from gaussequiv.models.teachers import MeasuredTeacher, Output, Perceptron, checked_output
 
 TINY = 1e-9  # of margins and of slopes, relative to usual ones
@@ -67,12 +68,7 @@ class FullBatch:
         number("noise", self.noise)
         if self.noise and not isinstance(teacher, TwoLayer):
             raise InputError("noise is that of a TwoLayer teacher; give it to the Perceptron itself")
-        N, D = self.model.input_dim, self.model.latent_dim
-        if isinstance(teacher, MeasuredTeacher):
-            if len(teacher.covariance) != N:
-                raise InputError(f"the teacher has {len(teacher.covariance)} covariances; the model has N={N} inputs")
-        elif teacher.dim != (seen := D if self.teacher_on == "latents" else N):
-            raise InputError(f"the teacher has {teacher.dim} weights; expected {seen}, the {self.teacher_on}")
+        self._require_that_the_teacher_fits()
         if isinstance(teacher, TwoLayer) and teacher.readout.ndim > 1:
             raise InputError("the teacher has several outputs; a generalised linear model has one")
         object.__setattr__(self, "loss", _fitting(self.loss, self.output))
@@ -85,6 +81,17 @@ class FullBatch:
             raise InputError("center=False is for the square loss on linear labels of a Perceptron; leave it out")
         if self.penalty is not None:
             number("penalty", self.penalty)
+
+    def _require_that_the_teacher_fits(self) -> None:
+        N, D, teacher = self.model.input_dim, self.model.latent_dim, self.teacher
+        if isinstance(teacher, MeasuredTeacher):
+            if len(teacher.covariance) != N:
+                raise InputError(f"the teacher has {len(teacher.covariance)} covariances; the model has N={N} inputs")
+            return
+        require_latents(self.model, self.teacher_on)
+        seen = D if self.teacher_on == "latents" else N
+        if teacher.dim != seen:
+            raise InputError(f"the teacher has {teacher.dim} weights; expected {seen}, the {self.teacher_on}")
 
     @property
     def learned(self) -> Loss:

@@ -30,11 +30,11 @@ class GaussianModel:
 
     Args:
         Omega: covariance of the inputs, (N, N).
-        Phi: covariance of inputs and latents, (N, D).
+        Phi: covariance of inputs and latents, (N, D); (N, 0) where the latents are unknown, as those of a data set.
         Psi: covariance of the latents, (D, D); the identity if left out.
         mean_x: mean of the inputs, (N,); zero if left out.
         mean_c: mean of the latents, (D,); zero if left out.
-        standard_errors: of Omega, Phi, mean_x (their shapes) and rho (modes), where the model was estimated.
+        standard_errors: of its arrays (their shapes) and rho (modes), where the model was estimated.
         provenance: where the numbers came from, plain JSON values.
 
     Raises:
@@ -52,11 +52,11 @@ class GaussianModel:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        Omega, Phi = _matrix("Omega", self.Omega), _matrix("Phi", self.Phi)
+        Omega, Phi = _matrix("Omega", self.Omega), _matrix("Phi", self.Phi, empty=True)
         N, D = Phi.shape
         given = {
             "Omega": (Omega, (N, N)),
-            "Psi": (np.eye(D) if self.Psi is None else _matrix("Psi", self.Psi), (D, D)),
+            "Psi": (np.eye(D) if self.Psi is None else _matrix("Psi", self.Psi, empty=True), (D, D)),
             "mean_x": (np.zeros(N) if self.mean_x is None else _array("mean_x", self.mean_x), (N,)),
             "mean_c": (np.zeros(D) if self.mean_c is None else _array("mean_c", self.mean_c), (D,)),
         }
@@ -65,7 +65,7 @@ class GaussianModel:
                 raise InputError(f"{name} has shape {array.shape}; with Phi of shape ({N}, {D}) expected {shape}")
         for name in ("Omega", "Psi"):
             array = given[name][0]
-            if np.abs(array - array.T).max() > BOUNDARY * np.abs(array).max():
+            if np.abs(array - array.T).max(initial=0.0) > BOUNDARY * np.abs(array).max(initial=0.0):
                 raise InputError(f"{name} is not symmetric; expected a covariance, such as ({name} + {name}.T) / 2")
         put = object.__setattr__
         put(self, "Phi", _frozen(Phi))
@@ -163,6 +163,27 @@ class GaussianModel:
         source = {"source": f"{sigma.name} features of {self.provenance.get('source', 'arrays')}", "features": len(W)}
         return GaussianModel(Omega, Phi, self.Psi, mean_x=mean, mean_c=self.mean_c, provenance=source)
 
+    def linear(self, matrix: Any, offset: Any = None) -> "GaussianModel":
+        r"""Moments of $A x + b$, with the same latents: $A \Omega A^T$, $A \Phi$ and $A \mu + b$, exact whatever the inputs.
+
+        Args:
+            matrix: A, (M, N): a crop is rows of the identity, pooling averages, standardisation a diagonal matrix.
+            offset: b, (M,); zero if left out.
+
+        Raises:
+            InputError: shapes that do not fit, or a NaN.
+
+        """
+        A, N = _matrix("matrix", matrix), self.input_dim
+        if A.shape[1] != N:
+            raise InputError(f"the matrix has shape {A.shape}; expected (M, {N}), one column an input")
+        b = np.zeros(len(A)) if offset is None else _array("offset", offset)
+        if b.shape != (len(A),):
+            raise InputError(f"the offset has shape {b.shape}; expected ({len(A)},), one number a row of the matrix")
+        source = {"source": f"a linear map of {self.provenance.get('source', 'arrays')}"}
+        Omega, mean = A @ self.Omega @ A.T, A @ self.mean_x + b
+        return GaussianModel(Omega, A @ self.Phi, self.Psi, mean_x=mean, mean_c=self.mean_c, provenance=source)
+
     # --- what follows from the moments ---
 
     @property
@@ -172,7 +193,7 @@ class GaussianModel:
 
     @property
     def latent_dim(self) -> int:
-        """D, the number of latents."""
+        """D, the number of latents; 0 where they are unknown."""
         return int(self.Phi.shape[1])
 
     @property
@@ -262,7 +283,9 @@ def _deep(cls: type[GaussianModel], matrices: Any, choice: Any) -> GaussianModel
 
 
 def _require_one_covariance(Omega: Array, Phi: Array, Psi: Array) -> None:
-    x, c = (np.sqrt(np.abs(np.trace(block)) / len(block)) or 1.0 for block in (Omega, Psi))  # units do not matter
+    x, c = (
+        np.sqrt(np.abs(np.trace(block)) / max(1, len(block))) or 1.0 for block in (Omega, Psi)
+    )  # units do not matter
     joint = np.block([[Omega / x**2, Phi / (x * c)], [Phi.T / (x * c), Psi / c**2]])
     scale = max(float(np.trace(joint)) / len(joint), 0.0)
     try:  # a Cholesky factor of the slightly shifted matrix settles the common case at a tenth of the cost
@@ -283,9 +306,9 @@ def _root(covariance: Array) -> Array:
     return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
 
-def _matrix(name: str, value: Any) -> Array:
+def _matrix(name: str, value: Any, *, empty: bool = False) -> Array:
     array = _array(name, value)
-    if array.ndim != 2 or array.size == 0:
+    if array.ndim != 2 or (array.size == 0 and not empty):
         raise InputError(f"{name} has shape {array.shape}; expected a matrix")
     return array
 

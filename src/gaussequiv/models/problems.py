@@ -14,7 +14,7 @@ from gaussequiv.models.operator import OperatorModel, product
 
 
 class Inputs(Protocol):
-    """Where a simulation takes its samples from: a generator, or the Gaussian model itself (its twin)."""
+    """Where a simulation takes its samples from: a generator, a data set (D = 0), or the Gaussian model itself (its twin)."""
 
     @property
     def latent_dim(self) -> int: ...
@@ -84,6 +84,7 @@ class OnlineSGD:
             raise InputError(f"teacher_on={self.teacher_on!r}; expected 'latents' or 'inputs'")
         if self.student.dim != N:
             raise InputError(f"the student has {self.student.dim} weights a unit; the model has N={N} inputs")
+        require_latents(self.model, self.teacher_on)
         seen = D if self.teacher_on == "latents" else N
         if self.teacher.dim != seen:
             raise InputError(
@@ -181,6 +182,15 @@ class OnlineSGD:
             a=self.teacher.readout,
             student_mean=weights @ self.input_mean / np.sqrt(N),
             teacher_mean=self.teacher_mean,
+        )
+
+
+def require_latents(model: GaussianModel | OperatorModel, teacher_on: str) -> None:
+    """Refuse a teacher on latents that are unknown."""
+    if teacher_on == "latents" and model.latent_dim == 0:
+        raise InputError(
+            "the latents are unknown (D=0), as those of a data set, so no teacher looks at them; pass teacher_on='inputs' and "
+            f"a teacher on the N={model.input_dim} inputs"
         )
 
 

@@ -94,6 +94,33 @@ def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray[Any, 
     return arrays, json.loads(header["metadata"])
 
 
+def holds_data(path: str | Path) -> bool:
+    """Whether a path is that of a data set: a folder, an .npy, .npz or IDX file, or safetensors that are not of this package."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if path.suffix in (".npy", ".npz") or path.is_dir():
+        return True
+    if not path.is_file():
+        return False
+    if path.suffix != ".safetensors":
+        with path.open("rb") as file:
+            return file.read(4).startswith((b"\x1f\x8b", b"\x00\x00\x08"))
+    try:
+        with safe_open(path, framework="numpy") as arrays:
+            return (arrays.metadata() or {}).get("format") != "gaussequiv"
+    except (SafetensorError, OSError):
+        return False
+
+
+def sha256_of_folder(folder: Path) -> str:
+    """Hexadecimal sha256 of the names and contents of the files of a folder."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+        digest.update(f"{file.name}:{sha256_of_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def sha256_of_file(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, cast, final
 
 import numpy as np
 
@@ -43,17 +43,18 @@ class BatchRun(Stages):
         if isinstance(teacher, MeasuredTeacher):
             return FullBatch(self.model, teacher, e.loss)
         noise = e.noise if isinstance(teacher, TwoLayer) else 0.0
-        return FullBatch(self.model, teacher, e.loss, noise=noise, teacher_on=e.teacher_on, center=e.center)
+        on = self.experiment.teacher_on("batch")
+        return FullBatch(self.model, teacher, e.loss, noise=noise, teacher_on=on, center=e.center)
 
     @cached_property
     def teacher(self) -> Perceptron | TwoLayer | MeasuredTeacher:
         """The teacher: drawn, and measured where its moments have no closed form."""
-        e = self.experiment.batch
+        e, on = self.experiment.batch, self.experiment.teacher_on("batch")
         if e.from_code:
             return self._measured(self._code, e.measured_on or "inputs", self._fingerprint)
         if e.in_closed_form and not self.experiment.measures_inputs_below_features:
-            return self._drawn(self.model.latent_dim if e.teacher_on == "latents" else self.model.input_dim)
-        if e.teacher_on == "latents":
+            return self._drawn(self.model.latent_dim if on == "latents" else self.model.input_dim)
+        if on == "latents":
             return self._measured(centred(self._drawn(self.source.latent_dim), None), "latents")
         return self._measured(centred(self._drawn(self.source.input_dim), self.inputs_model.mean_x), "inputs")
 
@@ -80,17 +81,18 @@ class BatchRun(Stages):
     ) -> MeasuredTeacher:
         """The moments of labels with what is learned from, found again where they are saved."""
         from gaussequiv import generators
+        from gaussequiv.generators.datasets import Lookup
         from gaussequiv.generators.features import Labelled
 
         e, estimate = self.experiment.batch, self.experiment.estimate
         if on == "inputs" and self.experiment.features.kind != "none":
-            function, on = generators.on_inputs_of(self.source, function), "latents"
+            function, on = self._below_features(function)
         drawn = self._key("teacher") if e.teacher == "two-layer" else e.teacher_seed
         path, key = (
             self.folder / "teacher-batch.safetensors",
             digest(self._key(*MODEL), e.teacher, drawn, e.teacher_on, e.measured_on, e.labels, known_by),
         )
-        found = load(path, key, Labelled(function, on))
+        found = load(path, key, function if isinstance(function, Lookup) else Labelled(function, on))
         if found is not None:
             return found
         output: Literal["linear", "sign"] = "sign" if e.labels == "sign" else "linear"
@@ -106,6 +108,17 @@ class BatchRun(Stages):
         )
         save(path, teacher, key)
         return teacher
+
+    def _below_features(self, function: Callable[..., Any]) -> tuple[Callable[..., Any], Literal["latents", "inputs"]]:
+        """A teacher on the inputs as one on what is known of a sample: its latents or, in a data set, its features."""
+        from gaussequiv.generators import Dataset, on_inputs_of
+        from gaussequiv.generators.datasets import Lookup
+        from gaussequiv.generators.features import Labelled
+
+        if isinstance(self.source, Dataset):
+            labels = [Labelled(function, "inputs")(*part) for part in self.source.chunks()]
+            return Lookup(cast(Dataset, self.generator), np.concatenate(labels)), "inputs"
+        return on_inputs_of(self.source, function), "latents"
 
     def _beside(self, *parts: str) -> tuple[str, ...]:
         """With a two-layer teacher its section."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gaussequiv.code import is_code
+
 if TYPE_CHECKING:
     from gaussequiv.models.curves import Curve
     from gaussequiv.models.sweeps import Curves
@@ -28,6 +30,7 @@ app.add_typer(generators_app, name="generators")
 
 FOLLOWED = 1e3  # how much longer than the experiment a student is followed to find where it ends
 KINDS = ("online", "batch")
+
 MOST_ROWS = 100  # of a table on the terminal
 MOST_DOUBTS = 10  # points that are listed with the reason for which they have no number
 MOST_PENALTIES = 8  # columns of one
@@ -51,7 +54,8 @@ Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Run directory (default: gaussequiv-NAME here).")
 ]
 AllowCode = Annotated[
-    bool, typer.Option("--allow-code", help="Let batch.teacher = package.module:factory run: it is your code.")
+    bool,
+    typer.Option("--allow-code", help="Let package.module:factory run, as generator or as teacher: it is your code."),
 ]
 Name = Annotated[str | None, typer.Option("--generator", metavar="NAME", help="Short for --set generator.name=NAME.")]
 
@@ -88,9 +92,15 @@ def demo(
 
 
 @app.command()
-def estimate(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+def estimate(
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
+) -> None:
     """Estimate the equivalent Gaussian model of a generator."""
-    with _run(None, file, generator, settings, out) as run:
+    with _run(None, file, generator, settings, out, allow_code) as run:
         model = run.model
         _say(f"{model!r}")
         rho = model.spectrum
@@ -124,9 +134,15 @@ def predict(
 
 
 @app.command()
-def phases(file: File = None, generator: Name = None, settings: Settings = None, out: Out = None) -> None:
+def phases(
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
+) -> None:
     """Say what happens along the predicted curve: stable learning rates, plateaus, when units part, where it ends."""
-    with _run("online", file, generator, settings, out) as run:
+    with _run("online", file, generator, settings, out, allow_code) as run:
         from gaussequiv.errors import InputError
         from gaussequiv.models.problems import OnlineSGD
         from gaussequiv.report.experiments import Run
@@ -187,61 +203,139 @@ def generators_default(context: typer.Context) -> None:
 
 @generators_app.command("list")
 def generators_list() -> None:
-    """List the generators by name, with their sizes."""
+    """List the generators by name, with their sizes, and say what else can be named."""
     from gaussequiv.generators import zoo
 
-    rows = []
-    for name in zoo.NAMES:
-        generator = zoo.load(name)
-        rows.append((name, str(generator.latent_dim), str(generator.input_dim), zoo.DESCRIPTIONS[name]))
-    _table(("name", "D", "N", "what it is"), rows)
+    width = max(map(len, zoo.NAMES))
+    _say(f"{'name':{width}}    D     N  what it is")
+    for name, (latents, inputs) in zoo.SIZES.items():
+        _say(f"{name:{width}}  {latents:3d}  {inputs:4d}  {zoo.DESCRIPTIONS[name]}")
+    _say("")
+    _say(
+        "In place of a name: FILE.safetensors, weights that `gaussequiv train` wrote; MODEL.onnx; package.module:factory, your"
+    )
+    _say(
+        "own code (--allow-code; its weights by --set generator.weights=FILE); or a data set, whose teacher looks at the inputs:"
+    )
+    _say(
+        "a folder of PNG or IDX images, an IDX file (gzipped or not), or an array (n, ...) in .npy, .npz, .safetensors."
+    )
+
+
+Named = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A name of the list, a file of weights, an ONNX model, package.module:factory, or a data set.",
+    ),
+]
 
 
 @generators_app.command("show")
 def generators_show(
-    name: Annotated[str, typer.Argument(help="A name of the list, or a .safetensors file.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where the samples go.")] = None,
+    name: Named,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Where the picture goes.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="Short for --set generator.key=KEY.")] = None,
+    allow_code: AllowCode = False,
 ) -> None:
-    """Show a generator: its sizes, its card, and a grid of samples as PNG."""
-    import numpy as np
-
-    from gaussequiv.generators import DCGAN, zoo
+    """Show a generator or a data set: sizes, card, spectrum, and samples beside the spectrum as PNG."""
+    from gaussequiv.generators import Generator, zoo
     from gaussequiv.report import figures
+    from gaussequiv.report.portraits import portrait
 
-    generator = zoo.load(name)
-    _say(f"{generator.name}: D = {generator.latent_dim} latents, N = {generator.input_dim} inputs, {generator.dtype}")
-    if name in zoo.SHIPPED or name not in zoo.NAMES:
-        for key, value in zoo.card(name).items():
-            _say(f"  {key}: {value}")
-    inputs = generator.sample(36, 0)[1]
-    _say(f"36 samples: mean {inputs.mean():.3f}, standard deviation {inputs.std():.3f}")
-    if isinstance(generator.module, DCGAN):
-        shape = generator.module.shape
-        images = np.asarray(inputs).reshape(36, shape.channels, shape.size, shape.size)
-        path = out or Path(f"{generator.name}.png")
-        figures.save(figures.samples(images, generator.name), path)
-        _say(f"written: {path}")
+    with _source(name, key, settings, allow_code) as source:
+        carded = isinstance(source, Generator) and (name in zoo.SHIPPED or Path(name).suffix == ".safetensors")
+        shown = portrait(source, zoo.card(name) if carded else {})
+    for line in shown.lines:
+        _say(line)
+    path = out or Path(f"{source.name}.png")
+    figures.save(figures.portrait(shown), path)
+    _say(f"written: {path}")
+
+
+@generators_app.command("check")
+def generators_check(
+    name: Named,
+    settings: Settings = None,
+    key: Annotated[str | None, typer.Option("--key", help="Short for --set generator.key=KEY.")] = None,
+    allow_code: AllowCode = False,
+) -> None:
+    """Check that something is a generator as the theory wants one, law by law; exit code 1 if it is not."""
+    from gaussequiv.generators import check_generator
+
+    with _source(name, key, settings, allow_code) as source:
+        found = check_generator(source)
+        _say(str(found))
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _source(name: str, key: str | None, settings: list[str] | None, allow_code: bool) -> "Iterator[Any]":
+    """The generator or data set of a name, with the settings of the section `generator`."""
+    from tempfile import TemporaryDirectory
+
+    overrides = [f'generator.name="{name}"', *([f'generator.key="{key}"'] if key else []), *(settings or [])]
+    with TemporaryDirectory() as folder, _run(None, None, None, overrides, Path(folder), allow_code) as run:
+        yield run.source
+
+
+def _label(name: str) -> str:
+    """A generator's name as part of the name of a folder."""
+    if is_code(name):
+        return name.partition(":")[2]
+    return Path(Path(name).resolve().name.removesuffix(".gz")).stem
+
+
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="IDX files, or a folder of PNG images.")]
+Epochs = Annotated[int, typer.Option(help="Passes over the images.")]
+Seed = Annotated[int, typer.Option(help="Seed of weights, latents, noise and order.")]
+Device = Annotated[str, typer.Option(help="Where to train.")]
+Weights = Annotated[Path, typer.Option("--out", metavar="FILE", help="The weights file.")]
 
 
 @train_app.command("dcgan")
 def train_dcgan(
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="IDX files, or a folder of PNG images.")],
-    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of weights, latents and order.")] = 0,
-    device: Annotated[str, typer.Option(help="Where to train.")] = "cpu",
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The weights file.")] = Path("dcgan.safetensors"),
+    data: Data, epochs: Epochs = 10, seed: Seed = 0, device: Device = "cpu", out: Weights = Path("dcgan.safetensors")
 ) -> None:
     """Train a DCGAN on image files and save its weights with a card."""
+    _train("dcgan", data, epochs, seed, device, out)
+
+
+@train_app.command("realnvp")
+def train_realnvp(
+    data: Data, epochs: Epochs = 6, seed: Seed = 0, device: Device = "cpu", out: Weights = Path("realnvp.safetensors")
+) -> None:
+    """Train a RealNVP, a flow of images in logit space, on image files and save its weights with a card."""
+    _train("realnvp", data, epochs, seed, device, out)
+
+
+@train_app.command("vae")
+def train_vae(
+    data: Data, epochs: Epochs = 15, seed: Seed = 0, device: Device = "cpu", out: Weights = Path("vae.safetensors")
+) -> None:
+    """Train a variational autoencoder on image files and save its decoder with a card."""
+    _train("vae", data, epochs, seed, device, out)
+
+
+def _train(kind: str, data: Path, epochs: int, seed: int, device: str, out: Path) -> None:
     from gaussequiv.errors import InputError
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: expected a file name that ends in .safetensors")
-    from gaussequiv.generators import training, zoo
+    from gaussequiv.generators import training, training_likelihood, zoo
+    from gaussequiv.generators.images import read_images
 
-    images = training.read_images(data)
+    train: Any = {
+        "dcgan": training.train_dcgan,
+        "realnvp": training_likelihood.train_realnvp,
+        "vae": training_likelihood.train_vae,
+    }[kind]
+    images = read_images(data)
     _say(f"{len(images)} images of shape {images.shape[1:]}")
     with _progress() as report:
-        module, card = training.train_dcgan(
+        module, card = train(
             images, epochs=epochs, seed=seed, device=device, progress=lambda done, of: report("training", done, of)
         )
     zoo.save(module, out, card)
@@ -311,13 +405,13 @@ def _run(
         file = given
     overrides = [*([f'generator.name="{generator}"'] if generator is not None else []), *(settings or [])]
     experiment = Experiment.read(file, overrides)
-    label = file.stem if file is not None else Path(experiment.generator.name).stem
+    label = file.stem if file is not None else _label(experiment.generator.name)
     folder = out or Path(f"gaussequiv-{label}")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; expected a folder")
     with _progress() as report:
         batch = kind == "batch" or (kind is None and experiment.is_batch)
-        run = BatchRun(experiment, folder, report, allow_code) if batch else Run(experiment, folder, report)
+        run = (BatchRun if batch else Run)(experiment, folder, report, allow_code)
         yield run
         run.save_experiment()
 

@@ -20,6 +20,7 @@ from gaussequiv.models.sweeps import Curves, label
 from gaussequiv.report.batches import QUANTITIES, BatchComparison
 from gaussequiv.report.comparison import Comparison
 from gaussequiv.report.grids import Compared, GridComparison
+from gaussequiv.report.portraits import Portrait
 
 FORMATS = (".png", ".pdf", ".svg")
 THEORY, PRACTICE, TWIN = "#1f4e8c", "#c8553d", "#777777"
@@ -236,31 +237,61 @@ def heat_map(curve: Curve) -> Figure:
 
 def samples(images: Array, title: str = "") -> Figure:
     """A grid of images (n, channels, height, width) with values in [-1, 1]."""
-    n = int(np.ceil(np.sqrt(len(images))))
     with mpl.rc_context(STYLE):
         figure = _figure(5.0, 5.2)
-        axes = np.atleast_1d(figure.subplots(n, n)).ravel()
-        for axis, image in zip(axes, images, strict=False):
-            pixels = np.clip((np.moveaxis(image, 0, -1) + 1) / 2, 0, 1)
-            axis.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
-        for axis in axes:
-            axis.set_axis_off()
+        _image_grid(figure, images)
         figure.suptitle(title)
         return figure
 
 
+def _image_grid(figure: Any, images: Array) -> None:
+    """Images side by side on a figure, or on a part of one."""
+    n = int(np.ceil(np.sqrt(len(images))))
+    axes = np.atleast_1d(figure.subplots(n, n)).ravel()
+    for axis, image in zip(axes, images, strict=False):
+        pixels = np.clip((np.moveaxis(image, 0, -1) + 1) / 2, 0, 1)
+        axis.imshow(pixels if pixels.shape[-1] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+    for axis in axes:
+        axis.set_axis_off()
+
+
 def spectrum(model: GaussianModel) -> Figure:
     """Eigenvalues of Omega against their rank."""
-    rho = model.spectrum[::-1]
-    rho = rho[rho > 1e-12 * rho[0]]
     with mpl.rc_context(STYLE):
         figure = _figure(4.6, 3.4)
-        axis = figure.subplots()
-        axis.loglog(np.arange(1, len(rho) + 1), rho, ".", ms=3, color=THEORY)
-        share, ratio = rho[0] / rho.sum(), rho.sum() ** 2 / (rho**2).sum()
-        axis.set(xlabel="rank", ylabel=r"eigenvalue of $\Omega$")
-        axis.set_title(f"top share {share:.1%}, participation ratio {ratio:.1f}", fontsize=10)
+        _spectrum_panel(figure.subplots(), model.spectrum[::-1])
         return figure
+
+
+def portrait(shown: Portrait) -> Figure:
+    """Samples of a generator or data set beside its spectrum; without pictures the spectrum alone."""
+    with mpl.rc_context(STYLE):
+        if shown.images is None:
+            figure = _figure(5.4, 4.2)
+            panel = figure.subplots()
+        else:
+            figure = _figure(10.0, 5.0)
+            halves: Any = figure.subfigures(1, 2)
+            _image_grid(halves[0], shown.images)
+            panel = halves[1].subplots()
+        law = shown.power_law
+        _spectrum_panel(panel, shown.spectrum)
+        ranks = np.array([law.first, law.last], dtype=float)
+        panel.loglog(
+            ranks, law.scale * ranks**-law.exponent, color=PRACTICE, lw=1.5, label=f"rank$^{{-{law.exponent:.2f}}}$"
+        )
+        panel.legend(frameon=False)
+        figure.suptitle(f"{shown.name}\n{shown.sizes}", fontsize=10)
+        return figure
+
+
+def _spectrum_panel(axis: Any, spectrum: Array) -> None:
+    """Descending eigenvalues against their rank, without those that are rounding."""
+    rho = spectrum[spectrum > 1e-12 * spectrum[0]]
+    axis.loglog(np.arange(1, len(rho) + 1), rho, ".", ms=3, color=THEORY)
+    share, ratio = rho[0] / rho.sum(), rho.sum() ** 2 / (rho**2).sum()
+    axis.set(xlabel="rank", ylabel=r"eigenvalue of $\Omega$")
+    axis.set_title(f"top share {share:.1%}, participation ratio {ratio:.1f}", fontsize=10)
 
 
 def save(figure: Figure, path: str | Path) -> None:

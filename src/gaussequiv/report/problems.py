@@ -17,7 +17,8 @@ def online_problem(experiment: Experiment, model: GaussianModel) -> OnlineSGD | 
     """Student, teacher, model and learning rule; a sweep of them where a setting is a list."""
     e, axes = experiment, experiment.axes
     N, outputs = model.input_dim, e.student.outputs
-    teacher = teacher_of(e, model.latent_dim if e.learning.teacher_on == "latents" else N, outputs)
+    on = e.teacher_on("learning")
+    teacher = teacher_of(e, model.latent_dim if on == "latents" else N, outputs)
 
     def student(*values: int) -> TwoLayer:
         """The student, with those of its units and seed that are axes."""
@@ -28,7 +29,7 @@ def online_problem(experiment: Experiment, model: GaussianModel) -> OnlineSGD | 
             drawn["units"], N, s.activation, drawn["student_seed"], readout=s.readout, scale=s.scale, outputs=outputs
         )
 
-    options = {name: first(getattr(e.learning, name)) for name in type(e.learning).model_fields}
+    options = {name: first(getattr(e.learning, name)) for name in type(e.learning).model_fields} | {"teacher_on": on}
     chosen = [first(values) for name, values in axes.items() if name in STUDENTS]
     base = OnlineSGD(model, teacher, student(*chosen), **options)
     return Sweep(base, student=student if chosen else None, **axes) if axes else base

@@ -1,6 +1,5 @@
 """Settings of an experiment: a TOML file, single values from the command line, and their validation."""
 
-import math
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -9,8 +8,6 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -18,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from gaussequiv.code import is_code
 from gaussequiv.errors import InputError
 from gaussequiv.maths.activations import activation
 from gaussequiv.maths.losses import LOSSES
@@ -26,15 +24,7 @@ from gaussequiv.models.batch import log_grid
 from gaussequiv.models.problems import Schedule
 from gaussequiv.models.sweeps import OPTIONS
 from gaussequiv.models.teachers import Output
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-
-
-def _activation(name: str) -> str:
-    activation(name)  # raises for an unknown one
-    return name
+from gaussequiv.report.generator_settings import GeneratorSection, Section, activation_name
 
 
 def _differentiable(name: str) -> str:
@@ -42,69 +32,7 @@ def _differentiable(name: str) -> str:
     return name
 
 
-Matrix = Literal["gaussian", "orthogonal", "hadamard", "spiked"]  # the kinds of `generators.matrix`
-OF_MATRICES = {"activation", "matrix", "strength"}  # settings of fully connected random generators
-
-
-class GeneratorSection(_Section):
-    """Which generator: a name of the zoo or a .safetensors file; sizes and matrices for the random ones only."""
-
-    name: str = "dcgan"
-    input_dim: int | None = Field(default=None, ge=1)
-    latent_dim: int | None = Field(default=None, ge=1)
-    widths: tuple[int, ...] | None = Field(default=None, strict=False)
-    activation: Annotated[str, AfterValidator(_activation)] | None = None
-    matrix: Matrix | None = None
-    strength: float | None = Field(default=None, ge=0)
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _fits(self) -> "GeneratorSection":
-        allowed = {"single-layer": {"input_dim", "latent_dim", *OF_MATRICES}, "deep-random": {"widths", *OF_MATRICES}}
-        given = {key for key in self.model_fields_set - {"name", "seed"} if getattr(self, key) is not None}
-        foreign = given - allowed.get(self.name, set())
-        if foreign:
-            raise ValueError(f"{', '.join(sorted(foreign))} cannot be set for {self.name}")
-        if self.widths is not None and (len(self.widths) < 2 or min(self.widths) < 1):
-            raise ValueError("expected widths of at least two numbers, all at least 1: D, hidden layers, N")
-        if self.strength is not None and self.matrix != "spiked":
-            raise ValueError('strength is that of spiked matrices; set matrix = "spiked", or leave it out')
-        return self
-
-    @property
-    def layer_widths(self) -> tuple[int, ...]:
-        """D, the widths of hidden layers, N of a fully connected random generator."""
-        if self.name == "single-layer":
-            return self.latent_dim or 500, self.input_dim or 1000
-        return self.widths or (500, 500, 500, 1000)
-
-    @property
-    def units(self) -> str:
-        """Its activation."""
-        return self.activation or "sign"
-
-    @property
-    def has_exact_moments(self) -> bool:
-        """Whether the closed form is exact: a single layer, or linear ones."""
-        return len(self.layer_widths) == 2 or self.units == "linear"
-
-    def closed_form_error_is_below(self, samples: int) -> bool:
-        """Whether the closed form of a deep generator is more accurate than that many samples.
-
-        Its error grows as layers / width for odd activations, that of samples falls as their inverse root: 200 units in
-        the hidden ones of three layers are worth 100,000 samples (measured, docs/validation.md). Others converge too slowly.
-        """
-        widths = self.layer_widths
-        layers, narrowest = len(widths) - 1, min(widths[1:-1])
-        return activation(self.units).odd and 4.75 * narrowest >= layers * math.sqrt(samples)
-
-    @property
-    def matrix_kind(self) -> tuple[Matrix, float]:
-        """The kind of its matrices, and the strength of spikes."""
-        return self.matrix or "gaussian", 2.0 if self.strength is None else self.strength
-
-
-class EstimateSection(_Section):
+class EstimateSection(Section):
     """How the Gaussian model is found: by samples, or in closed form for a fully connected random generator."""
 
     samples: int = Field(default=100_000, ge=1)
@@ -113,7 +41,7 @@ class EstimateSection(_Section):
     closed_form: bool | None = None
 
 
-class FeaturesSection(_Section):
+class FeaturesSection(Section):
     r"""Features $\sigma(W x / \sqrt N)$ of the generator's inputs, which then are what is learned from.
 
     W is random, or the first layer of the student, trained on the same generator. `width` and `activation` are those of random
@@ -122,7 +50,7 @@ class FeaturesSection(_Section):
 
     kind: Literal["none", "gaussian", "orthogonal", "trained"] = "none"
     width: int | None = Field(default=None, ge=1)
-    activation: Annotated[str, AfterValidator(_activation)] | None = None
+    activation: Annotated[str, AfterValidator(activation_name)] | None = None
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -137,7 +65,7 @@ class FeaturesSection(_Section):
         return self
 
 
-class StepSection(_Section):
+class StepSection(Section):
     """A learning rate that jumps: `schedules.Step`."""
 
     kind: Literal["step"]
@@ -150,7 +78,7 @@ class StepSection(_Section):
         return schedules.Step(self.values, self.at)
 
 
-class PowerSection(_Section):
+class PowerSection(Section):
     """A learning rate that decays as a power of t: `schedules.Power`."""
 
     kind: Literal["power"]
@@ -164,7 +92,7 @@ class PowerSection(_Section):
         return schedules.Power(self.start, self.exponent, self.scale)
 
 
-class ExponentialSection(_Section):
+class ExponentialSection(Section):
     """A learning rate that decays exponentially: `schedules.Exponential`."""
 
     kind: Literal["exponential"]
@@ -177,7 +105,7 @@ class ExponentialSection(_Section):
         return schedules.Exponential(self.start, self.rate)
 
 
-class GridSection(_Section):
+class GridSection(Section):
     """Log-spaced numbers from `start` to `end`."""
 
     start: float = Field(default=0.1, gt=0)
@@ -196,17 +124,17 @@ class GridSection(_Section):
         return tuple(log_grid(self.start, self.end, self.points).tolist())
 
 
-SCHEDULES: dict[str, type[_Section]] = {"step": StepSection, "power": PowerSection, "exponential": ExponentialSection}
+SCHEDULES: dict[str, type[Section]] = {"step": StepSection, "power": PowerSection, "exponential": ExponentialSection}
 TEACHERS = ("perceptron", "two-layer")  # of full-batch learning; others come from code
 SHAPES = ("number", "axis", "word", "schedule", "grid")  # what a value may be: a number, a list of them, a word, tables
 
 
 def _shape(value: object) -> str:
-    return "axis" if isinstance(value, list | tuple) else "schedule" if isinstance(value, dict | _Section) else "number"
+    return "axis" if isinstance(value, list | tuple) else "schedule" if isinstance(value, dict | Section) else "number"
 
 
 def _grid_shape(value: object) -> str:
-    return "grid" if isinstance(value, dict | _Section) else _shape(value)
+    return "grid" if isinstance(value, dict | Section) else _shape(value)
 
 
 def _penalty_shape(value: object) -> str:
@@ -240,8 +168,7 @@ def _loss(name: str) -> str:
 
 
 def _teacher(name: str) -> str:
-    module, colon, factory = name.partition(":")
-    if name not in TEACHERS and not (colon and all(map(str.isidentifier, [*module.split("."), factory]))):
+    if name not in TEACHERS and not is_code(name):
         raise ValueError(
             f"expected {', '.join(TEACHERS)}, or package.module:factory, a function of yours that returns a teacher"
         )
@@ -279,17 +206,17 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 
 
-class TeacherSection(_Section):
+class TeacherSection(Section):
     """A two-layer network with random weights N(0, scale^2)."""
 
     units: Count = 2
-    activation: Annotated[str, AfterValidator(_activation)] = "erf"
+    activation: Annotated[str, AfterValidator(activation_name)] = "erf"
     readout: Literal["ones", "gaussian"] = "ones"
     scale: float = Field(default=1.0, gt=0)
     seed: Seed = 1
 
 
-class StudentSection(_Section):
+class StudentSection(Section):
     """The same for the student; lists of units or seeds are axes of a sweep. `outputs` is that of the teacher, too."""
 
     units: Values[Count] = 2
@@ -300,7 +227,7 @@ class StudentSection(_Section):
     outputs: Count | None = None
 
 
-class LearningSection(_Section):
+class LearningSection(Section):
     """One-pass SGD; lists are axes of a sweep, tables are schedules."""
 
     lr: Rates[Positive] = 0.2
@@ -309,11 +236,11 @@ class LearningSection(_Section):
     batch_size: Values[Count] = 1
     weight_decay: Values[NotNegative] = 0.0
     train_readout: bool = True
-    teacher_on: Literal["latents", "inputs"] = "latents"
+    teacher_on: Literal["latents", "inputs"] | None = None
     center: bool = True
 
 
-class TimesSection(_Section):
+class TimesSection(Section):
     """0 and log-spaced times from `start` to `end`, in units of steps / N."""
 
     start: float = Field(default=0.1, gt=0)
@@ -321,7 +248,7 @@ class TimesSection(_Section):
     points: int = Field(default=20, ge=2)
 
 
-class BatchSection(_Section):
+class BatchSection(Section):
     """Full-batch learning: a generalised linear model trained to the end on n = alpha N samples, labelled by a teacher."""
 
     loss: Annotated[str, AfterValidator(_loss)] = "square"
@@ -329,7 +256,7 @@ class BatchSection(_Section):
     noise: NotNegative = 0.0
     teacher: Annotated[str, AfterValidator(_teacher)] = "perceptron"
     teacher_seed: Seed = 1
-    teacher_on: Literal["latents", "inputs"] = "latents"
+    teacher_on: Literal["latents", "inputs"] | None = None
     measured_on: Literal["latents", "inputs"] | None = None
     center: bool = True
     penalty: Penalty = (0.1, 1.0, 10.0)
@@ -349,11 +276,11 @@ class BatchSection(_Section):
 
     @model_validator(mode="after")
     def _taught(self) -> "BatchSection":
-        if self.from_code and self.teacher_on != "latents":
+        if self.from_code and self.teacher_on == "inputs":
             raise ValueError("teacher_on is where a perceptron or a two-layer teacher looks; set measured_on for yours")
         if not self.from_code and self.measured_on is not None:
             raise ValueError(f"measured_on is where a teacher of your own looks; set teacher_on for {self.teacher}")
-        if self.bayes and (self.teacher, self.teacher_on) != ("perceptron", "latents"):
+        if self.bayes and (self.teacher != "perceptron" or self.teacher_on == "inputs"):
             raise ValueError("bayes is the least error for perceptrons on the latents; leave it out for other teachers")
         if not self.in_closed_form:
             self.refuse_unmeasured(f"a teacher {self.teacher}")
@@ -393,7 +320,7 @@ class BatchSection(_Section):
         return (self.alpha,)
 
 
-class TheorySection(_Section):
+class TheorySection(Section):
     """The accuracy of the predicted curve, and the processes that share the points of a sweep."""
 
     rtol: float = Field(default=1e-6, ge=1e-12, le=0.1)
@@ -402,7 +329,7 @@ class TheorySection(_Section):
     classification: bool = False
 
 
-class SimulationSection(_Section):
+class SimulationSection(Section):
     """The real training, on the generator's samples and, with `twin`, also on those of its Gaussian model."""
 
     twin: bool = True
@@ -412,7 +339,7 @@ class SimulationSection(_Section):
     device: str = "cpu"
 
 
-class Experiment(_Section):
+class Experiment(Section):
     """A whole experiment; every section and every value has a default: the demo, after the paper's own experiment."""
 
     generator: GeneratorSection = GeneratorSection()
@@ -430,6 +357,8 @@ class Experiment(_Section):
     def _fits(self) -> "Experiment":
         if self.features.kind == "trained" and self.axes:
             raise ValueError(f"trained features are those of one student; expected one value of {', '.join(self.axes)}")
+        if self.generator.is_data:
+            self._refuse_latents()
         if self.measures_inputs_below_features:
             if not self.batch.center:
                 raise ValueError(
@@ -438,10 +367,29 @@ class Experiment(_Section):
             self.batch.refuse_unmeasured("a teacher on the inputs below features")
         return self
 
+    def _refuse_latents(self) -> None:
+        """Raise where a teacher was told to look at the latents of a data set."""
+        places = (("learning", "teacher_on"), ("batch", "teacher_on"), ("batch", "measured_on"))
+        for section, name in places:
+            if getattr(getattr(self, section), name) == "latents":
+                raise ValueError(
+                    f"the latents of the data set {self.generator.name} are unknown, so no teacher looks at them; leave "
+                    f'{section}.{name} out, or set it to "inputs"'
+                )
+        if self.batch.bayes:
+            raise ValueError(
+                "bayes is the least error for teachers on the latents, and those of a data set are unknown"
+            )
+
+    def teacher_on(self, section: Literal["learning", "batch"]) -> Literal["latents", "inputs"]:
+        """Where the teacher looks: what the section says; by default the latents, of a data set the inputs."""
+        found: Literal["latents", "inputs"] | None = getattr(self, section).teacher_on
+        return found or ("inputs" if self.generator.is_data else "latents")
+
     @property
     def measures_inputs_below_features(self) -> bool:
         """Whether the teacher of full-batch learning is on inputs of which the student sees features only."""
-        return self.batch.teacher_on == "inputs" and self.features.kind != "none"
+        return self.teacher_on("batch") == "inputs" and self.features.kind != "none" and not self.batch.from_code
 
     @classmethod
     def read(cls, path: str | Path | None, settings: list[str]) -> "Experiment":

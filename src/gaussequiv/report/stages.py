@@ -19,22 +19,25 @@ from gaussequiv.errors import InputError
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
-from gaussequiv.models.problems import OnlineSGD
-from gaussequiv.models.storage import atomic_write_text
+from gaussequiv.models.problems import Inputs, OnlineSGD
+from gaussequiv.models.storage import atomic_write_text, sha256_of_file, sha256_of_folder
+from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.sweeps import Curves, load
 from gaussequiv.report import compare
+from gaussequiv.report.adapted import made
 from gaussequiv.report.grids import Compared
 from gaussequiv.report.problems import online_problem
 from gaussequiv.report.settings import Experiment
 
 if TYPE_CHECKING:
-    from gaussequiv.generators import Generator
+    from gaussequiv.generators import Dataset, Generator
     from gaussequiv.generators.features import Features
 
 Progress = Callable[[str, float, float], Any]  # (stage, done, in all)
 INPUTS = ("generator", "estimate")  # what the Gaussian model of the generator's inputs depends on
 MODEL = (*INPUTS, "features")  # the same of what is learned from
 TRAINED = ("teacher", "student", "learning", "times")  # what trained features depend on besides
+FINGERPRINT = 16  # samples that stand for a generator of unknown code
 WIDTH = 500  # number of random features
 
 T = TypeVar("T", bound=Curve | Curves)
@@ -47,7 +50,7 @@ class Stages(abc.ABC):
     experiment: Experiment
     folder: Path
     progress: Progress
-    allow_code: bool = False  # whether a teacher may come from the user's own code
+    allow_code: bool = False  # whether a generator, its prior or a teacher may come from the user's own code
 
     suffix: ClassVar[str]  # of the names of its files
     sections: ClassVar[tuple[str, ...]]  # of the experiment that it depends on
@@ -89,9 +92,24 @@ class Stages(abc.ABC):
     # --- generator and model ---
 
     @cached_property
-    def source(self) -> "Generator":
-        """The generator by its name, without features, on its device."""
+    def source(self) -> "Generator | Dataset":
+        """The generator or data set of the experiment, its images cropped, pooled and standardised, without features."""
+        section, composed = self.experiment.generator, self._named
+        if section.crop is not None:
+            composed = composed.crop(section.crop)
+        if section.pool is not None:
+            composed = composed.pool(section.pool)
+        if not section.standardise:
+            return composed
+        name = "model-before-standardising.safetensors"
+        model = self._model(name, INPUTS, lambda: self._estimated(composed, "standardise"))
+        return composed.standardise(model, floor=section.floor or 0.0)
+
+    @cached_property
+    def _named(self) -> "Generator | Dataset":
+        """The generator by its name, on its device, or the data set of a path."""
         from gaussequiv import generators
+        from gaussequiv.generators import zoo
 
         section = self.experiment.generator
         match section.name:
@@ -102,12 +120,17 @@ class Stages(abc.ABC):
                 generator = generators.deep_random(
                     section.layer_widths, section.units, section.seed, matrix=kind, strength=strength
                 )
+            case _ if section.runs_code or section.is_onnx:
+                generator = made(section, self.allow_code, self.experiment.simulation.device)
             case _:
-                generator = generators.load(section.name)
+                found = zoo.find(section.name, section.key)
+                if isinstance(found, generators.Dataset):
+                    return found
+                generator = found
         return generator.to(device=self.experiment.simulation.device)
 
     @cached_property
-    def generator(self) -> "Generator":
+    def generator(self) -> "Generator | Dataset":
         """The generator of the experiment: its last layer are the features, where there are any."""
         if self._features is None:
             return self.source
@@ -251,7 +274,7 @@ class Stages(abc.ABC):
             return GaussianModel.single_layer(self._matrices[0], section.units)
         return GaussianModel.deep(self._matrices, section.units)
 
-    def _estimated(self, generator: "Generator", stage: str) -> GaussianModel:
+    def _estimated(self, generator: Inputs, stage: str) -> GaussianModel:
         from gaussequiv import generators
 
         e = self.experiment.estimate
@@ -278,13 +301,10 @@ class Stages(abc.ABC):
         return paths
 
     def _images(self) -> Any:
-        """Up to 36 samples as images, where the generator makes any."""
-        from gaussequiv import generators
+        """36 samples as images, where the generator makes any."""
+        from gaussequiv.generators import zoo
 
-        if not isinstance(self.source.module, generators.DCGAN):
-            return None
-        shape = self.source.module.shape
-        return self.source.sample(36, 0)[1].reshape(36, shape.channels, shape.size, shape.size)
+        return zoo.images(self.source, self.source.sample(36, 0)[1])
 
     def _pictures(self) -> dict[str, tuple[str, str]]:
         """Figures of the generator as SVG, each with its caption: the spectrum, and samples of one that makes images."""
@@ -311,17 +331,26 @@ class Stages(abc.ABC):
         }
 
     def _key(self, *parts: str) -> str:
-        """Hash of the sections that a stage depends on, of the weights file, and of the version."""
+        """Hash of the sections that a stage depends on, of the weights or data, and of the version."""
         values = self.experiment.model_dump(mode="json", include={*parts, *self._beside(*parts)})
-        name = self.experiment.generator.name
-        weights = hashlib.sha256(Path(name).read_bytes()).hexdigest() if Path(name).is_file() else ""
         for section in ("estimate", "theory"):
             values.get(section, {}).pop("workers", None)  # no result depends on it
         values.get("simulation", {}).pop("twin", None)  # nor the simulation on whether there is a second one
         values.get("batch", {}).pop("bayes", None)  # nor on a line drawn beside it
         if self._trains and "times" in values:
             values["times"] = {"end": self.experiment.times.end}  # when the training ends
-        return digest(values, weights, __version__)
+        return digest(values, self._contents, __version__)
+
+    @cached_property
+    def _contents(self) -> str:
+        """Hash of the weights, or of the data set, that the generator's name leads to; of code by its first samples."""
+        if self.experiment.generator.runs_code:
+            latents, inputs = self._named.sample(FINGERPRINT, stream(0, Purpose.CHECK))
+            return hashlib.sha256(latents.tobytes() + inputs.tobytes()).hexdigest()
+        path = Path(self.experiment.generator.name)
+        if path.is_file():
+            return sha256_of_file(path)
+        return sha256_of_folder(path) if path.is_dir() and self.experiment.generator.is_data else ""
 
 
 def digest(*values: Any) -> str:

@@ -1,23 +1,20 @@
 """Teachers of full-batch experiments that are measured: drawn ones without a closed form, and those of a user's own code."""
 
 import hashlib
-import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from gaussequiv.code import call_code
 from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.networks import TwoLayer
+from gaussequiv.models.problems import Inputs
 from gaussequiv.models.storage import load_arrays, save_arrays
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
-
-if TYPE_CHECKING:
-    from gaussequiv.generators import Generator
 
 KIND = "measured teacher"  # of its files
 PROBED = 64  # samples whose labels stand for the teacher
@@ -30,44 +27,19 @@ def from_code(name: str, allowed: bool) -> Callable[..., Any]:
         InputError: code that was not allowed, a module or a factory that there is not, or one that fails or returns no function.
 
     """
+    what = f"batch.teacher = {name!r}"
     if not allowed:
-        raise InputError(f"batch.teacher = {name!r} runs your code; allow it with --allow-code")
-    where, _, attribute = name.partition(":")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # as for `python -m`, but last: nothing there hides an installed module
-    try:
-        module = importlib.import_module(where)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (where == error.name or where.startswith(f"{error.name}.")):
-            raise InputError(
-                f"batch.teacher = {name!r}: there is no module {where}; expected an installed one, or one in this folder"
-            ) from error
-        raise InputError(
-            f"batch.teacher = {name!r}: the module {where} needs {error.name}, which is missing"
-        ) from error
-    except (Exception, SystemExit) as error:  # whatever the user's code may raise
-        raise InputError(f"batch.teacher = {name!r}: the module {where} fails: {_words(error)}") from error
-    factory = getattr(module, attribute, None)
-    if factory is None:
-        raise InputError(
-            f"batch.teacher = {name!r}: the module {where} has no {attribute}; expected a function of that name"
-        )
-    if not callable(factory):
-        raise InputError(
-            f"batch.teacher = {name!r}: {attribute} is a {type(factory).__name__}; expected a function without arguments"
-        )
-    try:
-        function = factory()
-    except (Exception, SystemExit) as error:  # whatever the user's code may raise
-        raise InputError(f"batch.teacher = {name!r}: {attribute}() fails: {_words(error)}") from error
+        raise InputError(f"{what} runs your code; allow it with --allow-code")
+    function = call_code(name, what)
     if not callable(function):
+        short = name.partition(":")[2]
         raise InputError(
-            f"batch.teacher = {name!r}: {attribute}() returned a {type(function).__name__}; expected a torch module or a callable"
+            f"{what}: {short}() returned a {type(function).__name__}; expected a torch module or a callable"
         )
     return function
 
 
-def fingerprint(source: "Generator", function: Callable[..., Any], on: str) -> str:
+def fingerprint(source: Inputs, function: Callable[..., Any], on: str) -> str:
     """Hash of the labels of a few samples: what is known of a teacher of unknown code.
 
     Raises:
@@ -103,9 +75,3 @@ def load(path: Path, key: str, function: Callable[[Array, Array], Array]) -> Mea
     return MeasuredTeacher(
         arrays["covariance"], plain["square"], plain["output"], function, arrays["standard_error"], plain["provenance"]
     )
-
-
-def _words(error: BaseException) -> str:
-    """An exception in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -211,8 +211,8 @@ class _Data:
     def _raw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A chunk of latents and inputs as they come, in double precision."""
         if isinstance(self.inputs, OnDevice):
-            latents = torch.from_numpy(rng.standard_normal((CHUNK, self.inputs.latent_dim)))
-            return latents, self.inputs.push(latents).to(device=self.device, dtype=torch.float64)
+            latents, inputs = self.inputs.draw(CHUNK, rng)
+            return latents, inputs.to(device=self.device, dtype=torch.float64)
         c, x = (np.asarray(sample, dtype=float) for sample in self.inputs.sample(CHUNK, rng))
         return torch.from_numpy(c), torch.from_numpy(x).to(self.device)
 

@@ -16,13 +16,14 @@ from gaussequiv.simulation.functions import functions
 
 @runtime_checkable
 class OnDevice(Protocol):
-    """Inputs that are made on a device from standard normal latents, such as a `Generator`: no detour through NumPy."""
+    """Inputs that are made on a device, such as a `Generator`: no detour through NumPy, no rounding of the latents."""
 
-    @property
-    def latent_dim(self) -> int: ...
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Flat latents (n, D) in double precision and flat inputs (n, N)."""
+        ...
 
     def push(self, latents: Tensor) -> Tensor:
-        """Flat latents (n, D) to flat inputs (n, N)."""
+        """The inputs of latents."""
         ...
 
 
@@ -85,8 +86,7 @@ class Source:
     def _raw(self, n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Latents and inputs as they come: those of `inputs.sample(n, rng)`, made on the device where that is possible."""
         if isinstance(self.inputs, OnDevice):
-            latents = torch.from_numpy(rng.standard_normal((n, self.inputs.latent_dim)))
-            return latents, self.inputs.push(latents)
+            return self.inputs.draw(n, rng)
         if isinstance(self.inputs, GaussianModel):
             root, regression, residual, mean_c, mean_x = self._twin
             c = self.tensor(rng.standard_normal((n, len(mean_c))))

@@ -47,6 +47,8 @@ def bayes_optimal(model: GaussianModel, alpha: Any, output: str = "linear", nois
         raise InputError(f"the model is a {type(model).__name__}; expected a GaussianModel")
     alphas, output = checked_grid("alpha", alpha, positive=True), checked_output(output)
     variance = number("noise", noise) ** 2 + (1.0 if output == "probit" else 0.0)
+    if model.latent_dim == 0:
+        raise InputError("the Bayes-optimal error is that of a teacher on the latents, and they are unknown (D=0)")
     if not np.allclose(model.Psi, np.eye(model.latent_dim), atol=1e-8):
         raise InputError("the Bayes-optimal error is that of standard normal latents; expected Psi = I")
     h = _seen(model)
