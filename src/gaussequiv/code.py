@@ -27,6 +27,8 @@ def find_code(name: str, what: str) -> Any:
     if not is_code(name):
         raise InputError(f"{what}: expected package.module:factory")
     where, _, attribute = name.partition(":")
+    if where.endswith(".py"):
+        raise InputError(f"{what}: modules are named without .py; expected {where.removesuffix('.py')}:{attribute}")
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # as for `python -m`, but last: nothing there hides an installed module
     try:

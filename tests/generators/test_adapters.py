@@ -99,6 +99,17 @@ def test_a_generator_of_other_shape_composes():
         (lambda: Generator(lambda c: c, 2, extra={"y": 1}).input_dim, "unexpected keyword argument 'y'"),
         (lambda: Generator(lambda c: c.numpy(), 2).input_dim, "returned a ndarray; expected one tensor"),
         (lambda: Generator(lambda c: c + 1j, 2).input_dim, "complex numbers; expected real"),
+        (lambda: Generator(lambda c: c, 2, output=0).input_dim, "returned one tensor, shape .*; leave output=0 out"),
+        (lambda: Generator(lambda c: c, 2, output=3.5), "output=3.5; expected a position, a name, or a function"),
+        (lambda: Generator(lambda c: c, 2, extra=3), "extra=3; expected further arguments by their names"),
+        (
+            lambda: Generator(lambda c, label: c, 2).input_dim,
+            "argument: 'label'; its further arguments are those of extra",
+        ),
+        (lambda: Generator(lambda c: 1 / 0, 2).input_dim, r"failed on latents of shape \(2, 2\): division by zero$"),
+        (lambda: Generator(nn.Linear, 4), "the generator is a class; expected a torch module"),
+        (lambda: Generator(nn.Identity(), 10**12), "expected 10000000 at most"),
+        (lambda: Generator(lambda c: c, 2, prior={"z": None}), "the latents have no names; expected one prior"),
         (lambda: Generator(lambda c: c, 2, prior=3), "prior of the latents is a int; expected a function"),
         (lambda: Generator(lambda z: z, {"z": 2}, prior={"y": None}), "prior=y for the latents z"),
     ],
@@ -184,6 +195,7 @@ def test_weights_that_do_not_fit_are_refused_in_a_sentence(files, capsys):
     torch.save([1, 2], files / "list.pt")
     torch.save({}, files / "empty.pt")
     torch.save({"a": perceptron().state_dict(), "b": perceptron().state_dict()}, files / "two.pt")
+    (files / "folder.pt").mkdir()
     (files / "payload.pt").write_bytes(pickle.dumps(Payload()))
     torch.save({"x": Payload()}, files / "payload.pth")
     (files / "text.pt").write_text("no weights")
@@ -204,10 +216,12 @@ def test_weights_that_do_not_fit_are_refused_in_a_sentence(files, capsys):
         ("payload.pt", None, "pickled Python objects"),
         ("payload.pth", None, "pickled Python objects"),
         ("list.pt", None, "holds a list; expected a state_dict"),
+        ("folder.pt", None, "is a folder; expected a file of weights"),
         ("empty.pt", None, "holds nothing; expected tensors by their names"),
-        ("two.pt", None, "choose one of a, b by its key"),
-        ("checkpoint.pt", "ema", "no weights 'ema'; it holds epoch, generator, optimiser"),
-        ("text.pt", None, "pickled Python objects|no complete file"),
+        ("two.pt", None, "several sets of weights; choose one of a, b by its key"),
+        ("checkpoint.pt", "ema", "no weights 'ema'; it holds generator"),
+        ("plain.pt", "ema", "no weights 'ema'; it holds only one set of weights, so leave the key out"),
+        ("text.pt", None, "no complete file of weights"),
         ("text.safetensors", None, "no complete file of weights"),
         ("cut.pt", None, "no complete file of weights"),
         ("nan.pt", None, r"hold a NaN or an infinity \(0.bias\)"),
@@ -221,8 +235,20 @@ def test_weights_that_do_not_fit_are_refused_in_a_sentence(files, capsys):
 
 
 def test_two_sets_of_weights_are_told_apart_by_their_key(files):
-    torch.save({"a": perceptron().state_dict(), "b": perceptron(seed=5).state_dict()}, files / "two.pt")
-    assert torch.equal(load_weights(perceptron(), files / "two.pt", "b")[0].weight, perceptron(seed=5)[0].weight)
+    deep = {"step": 1, "ema": {"decay": 0.9, "state_dict": perceptron(seed=5).state_dict()}}
+    torch.save({"a": perceptron().state_dict(), "b": perceptron(seed=3).state_dict(), **deep}, files / "several.pt")
+    for key, seed in (("a", 0), ("b", 3), ("ema.state_dict", 5)):
+        assert torch.equal(
+            load_weights(perceptron(seed=1), files / "several.pt", key)[0].weight, perceptron(seed=seed)[0].weight
+        )
+    with pytest.raises(InputError, match=r"choose one of a, b, ema.state_dict by its key"):
+        load_weights(perceptron(), files / "several.pt")
+
+
+def test_the_only_set_of_weights_that_fits_is_taken(files):
+    critic = nn.Sequential(nn.Linear(11, 3), nn.Linear(3, 1)).state_dict()
+    torch.save({"generator": {"state_dict": perceptron(seed=4).state_dict()}, "critic": critic}, files / "gan.pt")
+    assert torch.equal(load_weights(perceptron(), files / "gan.pt")[0].weight, perceptron(seed=4)[0].weight)
 
 
 # --- code ---
@@ -301,14 +327,24 @@ def test_code_with_its_weights(folder, files):
         ("{}:Net", {"arguments": {"depth": 2}}, r"Net\(depth\) fails: TypeError"),
         ("{}_broken:x", {}, "needs not_a_module_of_this_machine, which is missing"),
         ("{}:number", {}, "number is a int; expected a function without arguments"),
-        ("{}:bare", {}, "does not say how many latents it has; pass latent="),
+        ("{}:bare", {}, "does not say how many latents it has; set latent"),
         ("{}:function", {"latent": 2, "weights": "x.pt"}, "weights x.pt for a function; expected a torch module"),
         ("not code", {}, "expected package.module:factory"),
+        ("{}.py:Net", {}, "modules are named without .py; expected mine_"),
     ],
 )
 def test_code_that_does_not_work_is_refused(folder, name, options, sentence):
     with pytest.raises(InputError, match=sentence):
         from_code(name.format(folder), **options)
+
+
+def test_random_weights_of_code_follow_from_a_seed_and_leave_the_global_state(folder):
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    a, b, c = (from_code(f"{folder}:Net", seed=seed).sample(4, 0)[1] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
 
 
 # --- flows ---
@@ -444,7 +480,7 @@ def onnx_file(path, batch="n", second=False):
 @pytest.mark.parametrize("batch", ["n", 1, 5])
 def test_an_onnx_model_is_its_formula_whatever_the_size_of_its_batches(tmp_path, batch):
     W, b = onnx_file(tmp_path / "net.onnx", batch)
-    generator = from_onnx(tmp_path / "net.onnx", output="images")
+    generator = from_onnx(tmp_path / "net.onnx", output=0)
     assert (generator.latent_dim, generator.input_dim, generator.name) == (4, 6, "net")
     latents, inputs = generator.sample(13, 0)
     np.testing.assert_allclose(inputs, np.tanh(latents @ W + b), atol=1e-6)
@@ -470,7 +506,7 @@ def test_onnx_models_that_do_not_fit_are_refused(tmp_path):
     for name, options, sentence in [
         ("none.onnx", {}, "there is no file"),
         ("text.onnx", {}, "is no ONNX model that runs here"),
-        ("two.onnx", {}, r"has the inputs z \['n', 4\], gain \['n', 1\]; pass latent="),
+        ("two.onnx", {}, r"has the inputs z \['n', 4\], gain \['n', 1\]; set latent"),
         ("one.onnx", {}, r"returned a dictionary \('images': shape \(2, 6\), 'fields': shape \(2, 6\)\); .*choose one"),
         ("one.onnx", {"output": "x"}, "output='x' is not one of them"),
         ("one.onnx", {"output": "images", "extra": {"y": 1}}, "y is none of them"),

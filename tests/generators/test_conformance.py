@@ -76,13 +76,13 @@ BROKEN = {
     ),
     "dropout that is not switched off": (
         lambda: Generator(AlwaysDropping(), 5),
-        {"repeated calls", "seeds", "batches"},
+        {"repeated calls", "seeds"},
         "as with dropout or noise that is not switched off",
     ),
     "noise": (
         lambda: Generator(lambda c: c + 0.01 * torch.randn_like(c), 5),
-        {"repeated calls", "seeds", "batches"},
-        "pass stochastic=True",
+        {"repeated calls", "seeds"},
+        "or set stochastic",
     ),
     "a NaN": (lambda: Generator(lambda c: c / 0, 5), {"sizes"}, "returned a NaN or an infinity"),
     "a failure": (lambda: Generator(nn.Linear(4, 4), 5), {"sizes"}, "is latent="),
@@ -133,6 +133,13 @@ def test_a_module_in_training_mode_is_reported_and_its_copy_is_not():
     found = check_generator(Generator(net, 5), 256)
     assert found.ok
     assert "1 batch normalisations (1 in training mode; the copy is not), 1 dropouts (1 in training mode" in str(found)
+
+
+def test_what_cannot_be_sampled_is_refused():
+    with pytest.raises(
+        InputError, match=r"a int was to be checked; expected a Generator, or what has sample\(n, rng\)"
+    ):
+        check_generator(3)
 
 
 def test_noise_that_is_declared_holds():

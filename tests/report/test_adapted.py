@@ -105,6 +105,13 @@ def test_other_weights_and_other_code_are_computed_anew(code, tmp_path):
     np.testing.assert_array_equal(run(*given).model.Omega, first.Omega)
 
 
+def test_random_weights_follow_from_the_seed_of_the_generator(code):
+    given = [f"generator.name={code}:net", "generator.latent=6"]
+    a, b, c = (run(*given, f"generator.seed={seed}").source.sample(3, 0)[1] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert np.abs(a - c).max() > 0.01
+
+
 def test_settings_are_those_of_from_code(code):
     generator = run(
         f"generator.name={code}:Several", "generator.output=1", "generator.extra={gain = 2.0, label = 3}"
@@ -149,6 +156,16 @@ def test_a_prior_reaches_the_model_and_the_simulation(code):
         ),
         (["generator.name={}:moving", "generator.latent=6"], "outputs depend on the other latents of their batch"),
         (["generator.name=dcgan", "generator.latent=6"], "latent cannot be set for dcgan"),
+        (["generator.name=dcgan", "generator.output=0"], "output cannot be set for dcgan"),
+        (["generator.name=dcgan", "generator.key=zz"], "key='zz' is that of a file of several arrays"),
+        (["generator.name=nosuch", "generator.latent=6"], "unknown generator 'nosuch'; expected a name of"),
+        (["generator.name={}.py:net"], "modules are named without .py"),
+        (["generator.name=net.pt"], "net.pt are weights without their module; expected package.module:factory"),
+        (["generator.name={}:Several", "generator.output=3.5"], "output = 3.5: expected the position or the name"),
+        (["generator.name={}:Several", "generator.extra=3"], "extra = 3: expected a table of names and values"),
+        (["generator.name={}:Several", "generator.prior=7"], "prior = 7: expected package.module:sampler"),
+        (["generator.name={}:net", "generator.latent=6", "generator.weights="], "at least 1 character"),
+        (["generator.name={}:net", "generator.latent=1000000000000"], "expected 10000000 at most"),
         (["generator.name=none.onnx"], "there is no file none.onnx"),
         (["generator.name=text.onnx"], "is no ONNX model that runs here"),
         (["generator.name=text.onnx", "generator.weights=x.pt"], "weights cannot be set for text.onnx"),
@@ -178,6 +195,9 @@ def test_exit_codes(code):
         2,
         f"error: generator.prior = '{code}:one_hot' runs your code; allow it with --allow-code\n",
     )
+    broken = call("generators", "check", f"{code}:net", "--allow-code", *settings("generator.latent=7"))
+    assert (broken.returncode, broken.stdout) == (2, "")
+    assert "is latent=(7,) the shape that the module expects?" in broken.stderr
     broken = call("generators", "check", f"{code}:moving", "--allow-code", *settings("generator.latent=6"))
     assert (broken.returncode, broken.stderr) == (1, "")
     assert "FAILS  batches: outputs depend on the other latents" in broken.stdout

@@ -667,7 +667,9 @@ def test_an_interrupt_ends_with_130_and_the_finished_stages_stay(experiment, tmp
         "--set",
         "times.end=100000",
     ]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
     next(line for line in process.stderr if line.startswith("simulation"))
     assert (tmp_path / "run" / "theory.nc").exists()

@@ -3,7 +3,8 @@
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from gaussequiv.code import call_code, find_code, listed, words
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, integer
 from gaussequiv.generators.generator import Generator
 
-NESTED = ("state_dict", "generator", "g_ema", "ema", "netG", "G", "model", "model_state_dict", "params")
+DEEPEST = 3  # of weights in the dictionaries of a file
 SIZES = ("latent", "latent_dim", "z_dim", "nz", "dim_z", "latent_size")  # attributes that say what the latents are
 LIBRARIES = ("zuko", "normflows")
 ONNX_TYPES = {
@@ -39,6 +40,7 @@ def from_code(
     key: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     latent: Any = None,
+    seed: int = 0,
     **options: Any,
 ) -> Generator:
     """The generator of a factory "package.module:factory" (or of a module or class there), with weights of a file. Code runs.
@@ -47,8 +49,9 @@ def from_code(
         name: of a function or class that returns a `torch.nn.Module`, a function of latents, a flow of zuko or normflows, or a
             `Generator`; or of a `torch.nn.Module` itself. Modules in the current folder are found as well.
         weights: a file of `load_weights`.
-        key: of the weights in it, where it holds several.
+        key: of the weights in it, see `load_weights`.
         arguments: of the factory.
+        seed: of torch's and NumPy's global random numbers while the code makes its module: of random weights.
         latent: shape of one latent; left out where the module says so by `latent`, `latent_dim`, `z_dim` or `nz`.
         options: of `Generator`, such as `output`, `extra`, `prior`.
 
@@ -57,8 +60,10 @@ def from_code(
 
     """
     what = f"generator {name!r}"
-    found = find_code(name, what)
-    made = found if isinstance(found, nn.Module | Generator) else call_code(name, what, arguments)
+    with _seeded_globally(integer("seed", seed, 0)):  # an import happens once, and may draw weights
+        found = find_code(name, what)
+    with _seeded_globally(seed):
+        made = found if isinstance(found, nn.Module | Generator) else call_code(name, what, arguments)
     if isinstance(made, Generator):
         if weights is not None:
             made = replace(made, module=load_weights(made.module, weights, key))
@@ -73,11 +78,22 @@ def from_code(
     if latent is None:
         known = [getattr(made, size) for size in SIZES if _is_size(getattr(made, size, None))]
         if not known:
-            raise InputError(
-                f"{what} does not say how many latents it has; pass latent=..., such as 100 or (100, 1, 1)"
-            )
+            raise InputError(f"{what} does not say how many latents it has; set latent, such as 100 or (100, 1, 1)")
         latent = known[0]
     return Generator(made, latent, name=label, **options)
+
+
+@contextmanager
+def _seeded_globally(seed: int) -> Iterator[None]:
+    """A state of torch's and NumPy's global random numbers that follows from a seed; the old one comes back."""
+    numpy_state = np.random.get_state()  # noqa: NPY002 (that of the user's code)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 # --- weights ------------------------------------------------------------------------------------------------
@@ -89,7 +105,7 @@ def load_weights(module: Any, path: str | Path, key: str | None = None) -> nn.Mo
     Args:
         module: whose parameters and buffers they are; it is changed.
         path: a `.safetensors` file, or one of `torch.save` that holds tensors only (`weights_only=True`).
-        key: where the file holds several, such as "generator" or "ema"; a file of a single one needs none.
+        key: where the file holds several that fit, such as "generator" or "checkpoint.ema", with a dot for each level.
 
     Raises:
         InputError: no such file, a damaged one, one that holds pickled objects, names or shapes that are not those of the
@@ -99,8 +115,8 @@ def load_weights(module: Any, path: str | Path, key: str | None = None) -> nn.Mo
     path = Path(path)
     if not isinstance(module, nn.Module):
         raise InputError(f"weights {path} for a {type(module).__name__}; expected a torch module to put them into")
-    state = _bare(_state(path, key))
     known = module.state_dict()
+    state = _bare(_state(path, key, set(known)))
     optional = {name for name in known if name.endswith("num_batches_tracked")}
     missing, foreign = set(known) - set(state) - optional, set(state) - set(known)
     if missing or foreign:
@@ -119,36 +135,51 @@ def load_weights(module: Any, path: str | Path, key: str | None = None) -> nn.Mo
     return module
 
 
-def _state(path: Path, key: str | None) -> dict[str, Tensor]:
-    """The tensors of a file by their names."""
+def _state(path: Path, key: str | None, names: set[str]) -> dict[str, Tensor]:
+    """The tensors of a file by their names: of several dictionaries of them that of the key, or the only one that fits."""
     found = _read(path)
+    states = dict(_states(found))
+    if not states:
+        raise InputError(f"{path} holds {listed(found) or 'nothing'}; expected tensors by their names")
     if key is not None:
-        if key not in found or not isinstance(found[key], Mapping):
-            raise InputError(f"{path} has no weights {key!r}; it holds {listed(list(found))}")
-        found = found[key]
-    elif not _is_state(found):
-        inner = [name for name in found if _is_state(found[name])]
-        if len(inner) != 1:
-            chosen = [name for name in NESTED if name in inner]
-            if not inner or len(chosen) != 1:
-                hint = f"choose one of {listed(inner)} by its key" if inner else "expected tensors by their names"
-                raise InputError(f"{path} holds {listed(list(found)) or 'nothing'}; {hint}")
-            inner = chosen
-        found = found[inner[0]]
-    if not _is_state(found):
-        raise InputError(f"{path} holds {listed(list(found)) or 'nothing'}; expected tensors by their names")
-    return dict(found)
+        if key not in states:
+            there = listed(name for name in states if name) or "only one set of weights, so leave the key out"
+            raise InputError(f"{path} has no weights {key!r}; it holds {there}")
+        return states[key]
+    fitting = [name for name, state in states.items() if len(set(_bare(state)) & names) > len(names) / 2]
+    chosen = fitting if fitting else list(states)
+    if len(chosen) != 1:
+        raise InputError(f"{path} holds several sets of weights; choose one of {listed(chosen)} by its key")
+    return states[chosen[0]]
+
+
+def _states(found: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Dictionaries of tensors inside of dictionaries, by their keys with dots between them."""
+    if not isinstance(found, Mapping) or depth > DEEPEST:
+        return
+    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    if tensors and len(tensors) == len(found):
+        yield name, tensors
+        return
+    for key, value in found.items():
+        yield from _states(value, f"{name}.{key}" if name else str(key), depth + 1)
 
 
 def _read(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; expected a file of weights in .safetensors, .pt or .pth")
     if not path.is_file():
         raise InputError(f"there is no file {path}; expected weights in .safetensors, .pt or .pth")
+    damaged = f"{path} is no complete file of weights, of safetensors or of torch.save; save it again"
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path, device="cpu"))
+        with path.open("rb") as opened:
+            if not opened.read(2).startswith((b"PK", b"\x80")):  # of a zip archive, of a pickle
+                raise InputError(damaged)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what it warns of, such as other protocols, it refuses or reads
             found = torch.load(path, map_location="cpu", weights_only=True)
@@ -157,17 +188,14 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} holds pickled Python objects, which are not read as they could run code; save module.state_dict() instead"
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
+        if isinstance(error, InputError):
+            raise
         if "TorchScript" in str(error):
             raise InputError(f"{path} is a TorchScript archive; save the state_dict() of its module instead") from error
-        sentence = str(error).strip().split("\n")[0] or type(error).__name__
-        raise InputError(f"{path} is no complete file of weights ({sentence}); save it again") from error
+        raise InputError(damaged) from error
     if isinstance(found, nn.Module) or not isinstance(found, Mapping):
         raise InputError(f"{path} holds a {type(found).__name__}; expected a state_dict(), tensors by their names")
     return dict(found)
-
-
-def _is_state(found: Any) -> bool:
-    return isinstance(found, Mapping) and bool(found) and all(isinstance(value, Tensor) for value in found.values())
 
 
 def _bare(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -278,9 +306,7 @@ def _draws(base: Any, n: int) -> Tensor:
 
 
 def _seeded(base: Any, n: int, rng: np.random.Generator) -> Tensor:
-    seed = int(rng.integers(2**62))
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+    with _seeded_globally(int(rng.integers(2**62))), torch.no_grad():
         return _draws(base, n)
 
 
@@ -304,7 +330,8 @@ class Onnx:
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=[*there, "CPUExecutionProvider"])
         except Exception as error:  # of a library without a common base
-            raise InputError(f"{path} is no ONNX model that runs here: {words(error)}") from error
+            reason = words(error).rpartition(" : ")[2]
+            raise InputError(f"{path} is no ONNX model that runs here: {reason}") from error
         self.path, self.inputs = path, {one.name: one for one in self.session.get_inputs()}
         self.outputs = [one.name for one in self.session.get_outputs()]
         for one in self.inputs.values():
@@ -357,7 +384,7 @@ def from_onnx(
         path: of the model.
         latent: shape of one latent, or shapes by the names of several inputs; left out where the model has one free input of
             fixed size.
-        output: name of the output; may be left out where there is one.
+        output: name or position of the output; may be left out where there is one.
         extra: further inputs by their names, that of one sample.
         device: "cuda" where onnxruntime has it.
         name: for messages, files and figures.
@@ -374,11 +401,13 @@ def from_onnx(
         if len(free) != 1 or not all(isinstance(size, int) for size in free[0].shape[1:]) or len(free[0].shape) < 2:
             shapes = ", ".join(f"{one.name} {one.shape}" for one in free)
             raise InputError(
-                f"{path} has the inputs {shapes}; pass latent=..., shapes by these names, and others as extra"
+                f"{path} has the inputs {shapes}; set latent, shapes by these names, and extra for the others"
             )
         latent = tuple(free[0].shape[1:])
     if output is None and len(session.outputs) == 1:
-        output = session.outputs[0]
+        output = 0
+    if isinstance(output, int) and -len(session.outputs) <= output < len(session.outputs):
+        output = session.outputs[output]
     return Generator(session, latent, output=output, extra=extra, name=name or path.stem, **options)
 
 

@@ -70,12 +70,14 @@ class Call:
         if callable(self.output):
             chosen = self.output(out)
         elif self.output is not None:
+            if isinstance(out, Tensor):
+                raise NoTensorError(f"returned one tensor, {_shown(out)}; leave output={self.output!r} out")
             try:
                 chosen = _item(out, self.output)
             except (KeyError, IndexError, TypeError, AttributeError):
                 raise NoTensorError(f"returned {_what(out)}; output={self.output!r} is not one of them") from None
         if not isinstance(chosen, Tensor):
-            hint = "; choose one by output=..." if _several(chosen) and self.output is None else ""
+            hint = "; choose one by output" if _several(chosen) and self.output is None else ""
             raise NoTensorError(f"returned {_what(chosen)}; expected one tensor of shape (n, ...){hint}")
         return chosen
 

@@ -78,6 +78,10 @@ def check_generator(generator: Inputs, samples: int = 2048) -> Conformance:
 
     """
     samples = integer("samples", samples, LEAST)
+    if not callable(getattr(generator, "sample", None)):
+        raise InputError(
+            f"a {type(generator).__name__} was to be checked; expected a Generator, or what has sample(n, rng)"
+        )
     name = str(getattr(generator, "name", type(generator).__name__))
     laws: list[tuple[str, Callable[[Any], tuple[bool, str]]]] = [
         ("sizes", _sizes),
@@ -207,13 +211,13 @@ def _repeats(generator: Generator) -> tuple[bool, str]:
     if off > _rounding(generator):
         return False, (
             f"two calls with the same latents differ by {off:.2g} standard deviations, as with dropout or noise that is not "
-            "switched off; switch it off, or pass stochastic=True, which draws it from the seed"
+            "switched off; switch it off, or set stochastic, which draws it from the seed"
         )
     return True, "two calls with the same latents agree"
 
 
 def _batches(generator: Generator) -> tuple[bool, str]:
-    if generator.stochastic:
+    if generator.stochastic or not _repeats(generator)[0]:
         return True, "not compared, as the module draws random numbers"
     latents = _probe(generator)
     whole = _pushed(generator.to(batch_size=PROBED), latents, 1)
@@ -259,5 +263,7 @@ def _precision(generator: Generator) -> tuple[bool, str]:
         exact = _pushed(generator.to(dtype=torch.float64), latents, 1)
     except InputError:
         return True, f"{generator.dtype} only"
-    off = 0.0 if generator.stochastic else _off(exact, _pushed(generator, latents, 1))
+    if generator.stochastic or not _repeats(generator)[0]:
+        return True, f"{generator.dtype}"
+    off = _off(exact, _pushed(generator, latents, 1))
     return True, f"{generator.dtype}, within {off:.1g} standard deviations of double precision"

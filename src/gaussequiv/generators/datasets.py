@@ -259,7 +259,7 @@ def _all_arrays(path: Path) -> dict[str, Array]:
     except InputError:
         raise
     except (OSError, ValueError, EOFError, TypeError, SafetensorError, zipfile.BadZipFile) as error:
-        if "pickle" in str(error).lower():
+        if "pickle" in str(error).lower() and path.read_bytes()[:6] in (b"\x93NUMPY", b"PK\x03\x04\x14\x00"):
             raise InputError(
                 f"{path} holds Python objects, which are not read as they could run code; expected numbers, saved as an array of "
                 "one dtype such as float32"

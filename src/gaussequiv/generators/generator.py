@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gaussequiv.generators.priors import Sampler
 
 Array = np.ndarray[Any, np.dtype[Any]]
+MOST_LATENTS = 10**7
 DTYPES = (torch.float16, torch.float32, torch.float64)
 
 
@@ -72,8 +73,15 @@ class Generator:
     _map: Callable[..., Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not callable(self.module):
-            raise InputError(f"the generator is a {type(self.module).__name__}; expected a torch module or a callable")
+        if not callable(self.module) or (isinstance(self.module, type) and issubclass(self.module, nn.Module)):
+            kind = "class" if isinstance(self.module, type) else type(self.module).__name__
+            raise InputError(f"the generator is a {kind}; expected a torch module or a callable")
+        if not (self.output is None or callable(self.output) or type(self.output) in (int, str)):
+            raise InputError(
+                f"output={self.output!r}; expected a position, a name, or a function of what the module returns"
+            )
+        if self.extra is not None and not isinstance(self.extra, Mapping):
+            raise InputError(f"extra={self.extra!r}; expected further arguments by their names, such as {{'label': 3}}")
         latent: Any = self.latent
         if isinstance(latent, Mapping):
             if not latent or not all(isinstance(key, str) for key in latent):
@@ -86,6 +94,10 @@ class Generator:
         integer("batch_size", self.batch_size)
         put = object.__setattr__
         put(self, "latent", latent)
+        if self.latent_dim > MOST_LATENTS:
+            raise InputError(
+                f"latent={self.latent!r} has {self.latent_dim:.2g} numbers; expected {MOST_LATENTS} at most"
+            )
         put(self, "device", _device(self.device))
         put(self, "dtype", self.dtype or _own_dtype(self.module))
         put(self, "_map", self._copied())
@@ -242,8 +254,7 @@ class Generator:
         except Exception as error:  # whatever a user's module may raise
             sentence = str(error).strip().split("\n")[0]
             raise InputError(
-                f"{self.name} failed on latents of shape {self.call.shapes(n)}: {sentence}; "
-                f"is latent={self.latent} the shape that the module expects?"
+                f"{self.name} failed on latents of shape {self.call.shapes(n)}: {sentence}{self._hint(sentence)}"
             ) from error
         if out.ndim < 2 or len(out) != n or out.numel() == 0:
             raise InputError(f"{self.name} returned shape {tuple(out.shape)} for {n} latents; expected ({n}, ...)")
@@ -252,6 +263,14 @@ class Generator:
         if not torch.isfinite(out).all():
             raise InputError(f"{self.name} returned a NaN or an infinity; check its weights and its dtype {self.dtype}")
         return out
+
+    def _hint(self, sentence: str) -> str:
+        """What may be wrong where a module fails with this sentence."""
+        if "argument" in sentence:
+            return "; its further arguments are those of extra"
+        if any(word in sentence.lower() for word in ("shape", "size", "dimension", "channels", "batch")):
+            return f"; is latent={self.latent} the shape that the module expects?"
+        return ""
 
     def _copied(self) -> Callable[..., Any]:
         if not isinstance(self.module, nn.Module):

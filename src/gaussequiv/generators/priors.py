@@ -56,6 +56,10 @@ class Prior:
                     f"prior={_names(prior)} for the latents {', '.join(latent)}; expected samplers by their names"
                 )
             parts = tuple((key, shape, prior.get(key)) for key, shape in latent.items())
+        elif isinstance(prior, Mapping):
+            raise InputError(
+                f"priors for {_names(prior)}, but the latents have no names; expected one prior, or named latents"
+            )
         else:
             parts = (("latents", latent, prior),)
         for name, _, sampler in parts:
@@ -168,7 +172,8 @@ def _drawn(name: str, shape: Shape, sampler: Sampler | None, n: int, rng: np.ran
         sentence = str(error).strip().split("\n")[0]
         raise InputError(f"the prior of the {name} failed: {sentence}; expected latents ({n}, ...)") from error
     if tuple(draws.shape) not in {(n, *shape), (n, int(np.prod(shape)))}:
-        raise InputError(f"the prior of the {name} returned shape {tuple(draws.shape)}; expected {(n, *shape)}")
+        hint = "" if callable(sampler) else ": give the distribution the shape of one latent"
+        raise InputError(f"the prior of the {name} returned shape {tuple(draws.shape)}; expected {(n, *shape)}{hint}")
     if not torch.isfinite(draws).all():
         raise InputError(f"the prior of the {name} returned a NaN or an infinity; expected finite latents")
     return draws.reshape(n, -1)

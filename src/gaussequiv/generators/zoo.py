@@ -393,6 +393,11 @@ def load(name: str | Path) -> Generator:
     if str(name) in NAMES:
         return NAMES[str(name)]()
     path = Path(name)
+    if path.suffix in (".pt", ".pth", ".ckpt"):
+        raise InputError(
+            f"{path} are weights without their module; expected package.module:factory, with generator.weights={path}, or "
+            "generators.load_weights"
+        )
     if path.suffix != ".safetensors":
         raise InputError(
             f"unknown generator {str(name)!r}; expected one of {', '.join(NAMES)}, a .safetensors file, or, in an experiment, "
@@ -405,6 +410,8 @@ def find(name: str | Path, key: str | None = None) -> Generator | Dataset:
     """A generator by its name or file, or the data set of a folder or file: a name of the zoo comes first."""
     path = Path(name)
     missing_folder = len(path.parts) > 1 and not path.suffix and not path.exists()
+    if str(name) in NAMES and key is not None:
+        raise InputError(f"key={key!r} is that of a file of several arrays; leave it out for {name}")
     if str(name) not in NAMES and (key is not None or holds_data(path) or missing_folder):
         return dataset(path, key=key)
     return load(name)

@@ -32,7 +32,8 @@ def made(section: GeneratorSection, allowed: bool, device: str) -> "Generator":
         options["stochastic"] = True
     if section.is_onnx:
         return from_onnx(section.name, device=device, **options)
-    return from_code(section.name, weights=section.weights, key=section.key, arguments=section.arguments, **options)
+    given = {"weights": section.weights, "key": section.key, "arguments": section.arguments, "seed": section.seed}
+    return from_code(section.name, **given, **options)
 
 
 def _samplers(prior: str | dict[str, str]) -> Any:

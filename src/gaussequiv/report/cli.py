@@ -262,10 +262,13 @@ def generators_check(
     allow_code: AllowCode = False,
 ) -> None:
     """Check that something is a generator as the theory wants one, law by law; exit code 1 if it is not."""
+    from gaussequiv.errors import InputError
     from gaussequiv.generators import check_generator
 
     with _source(name, key, settings, allow_code) as source:
         found = check_generator(source)
+        if len(found.findings) == 1:  # it does not run at all
+            raise InputError(found.failures[0].sentence)
         _say(str(found))
     if not found.ok:
         raise typer.Exit(1)

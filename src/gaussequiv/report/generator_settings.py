@@ -1,6 +1,7 @@
 """The section `generator` of an experiment."""
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -40,13 +41,27 @@ def _latent(shape: Any) -> Any:
     return tuple(sizes)
 
 
-def _code(name: str) -> str:
-    if not is_code(name):
-        raise ValueError("expected package.module:sampler, a function of yours of (n, rng) that returns latents")
-    return name
+def _table(values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError("expected a table of names and values, such as {label = 3}")
+    return values
 
 
-Code = Annotated[str, AfterValidator(_code)]
+def _output(choice: Any) -> Any:
+    if type(choice) not in (int, str):
+        raise ValueError("expected the position or the name of one of several outputs")
+    return choice
+
+
+def _prior(names: Any) -> Any:
+    """The name of code, or a table of them."""
+    for name in names.values() if isinstance(names, dict) else [names]:
+        if not isinstance(name, str) or not is_code(name):
+            raise ValueError(
+                "expected package.module:sampler, a function of yours of (n, rng) that returns latents, or a table of such "
+                "names by those of the latents"
+            )
+    return names
 
 
 class GeneratorSection(Section):
@@ -59,12 +74,12 @@ class GeneratorSection(Section):
 
     name: str = "dcgan"
     key: str | None = None
-    weights: str | None = None
-    arguments: dict[str, Any] | None = None
+    weights: Annotated[str, Field(min_length=1)] | None = None
+    arguments: Annotated[Any, AfterValidator(_table)] = None
     latent: Annotated[Any, AfterValidator(_latent)] = None
-    output: int | str | None = None
-    extra: dict[str, Any] | None = None
-    prior: Code | dict[str, Code] | None = None
+    output: Annotated[Any, AfterValidator(_output)] = None
+    extra: Annotated[Any, AfterValidator(_table)] = None
+    prior: Annotated[Any, AfterValidator(_prior)] = None
     stochastic: bool = False
     crop: int | None = Field(default=None, ge=1)
     pool: int | None = Field(default=None, ge=1)
@@ -81,7 +96,8 @@ class GeneratorSection(Section):
     @model_validator(mode="after")
     def _fits(self) -> "GeneratorSection":
         random = {"single-layer": {"input_dim", "latent_dim", *OF_MATRICES}, "deep-random": {"widths", *OF_MATRICES}}
-        given = {key for key in self.model_fields_set - {"name", "seed"} if getattr(self, key) not in (None, False)}
+        values = {key: getattr(self, key) for key in self.model_fields_set - {"name", "seed"}}
+        given = {key for key, value in values.items() if value is not None and value is not False}  # 0 is an output
         if self.from_code:
             allowed = {*COMPOSED, *CALLED, "key", "weights", "arguments"}
         elif self.is_onnx:
@@ -89,6 +105,10 @@ class GeneratorSection(Section):
         else:
             allowed = random.get(self.name, {*COMPOSED, "key"})
         foreign = given - allowed
+        if foreign and self._is_unknown:
+            raise ValueError(
+                f"unknown generator {self.name!r}; expected a name of `gaussequiv generators`, package.module:factory, or a file"
+            )
         if foreign:
             raise ValueError(f"{', '.join(sorted(foreign))} cannot be set for {self.name}")
         if self.widths is not None and (len(self.widths) < 2 or min(self.widths) < 1):
@@ -98,6 +118,13 @@ class GeneratorSection(Section):
         if self.strength is not None and self.matrix != "spiked":
             raise ValueError('strength is that of spiked matrices; set matrix = "spiked", or leave it out')
         return self
+
+    @property
+    def _is_unknown(self) -> bool:
+        """Whether the name is that of no generator, and nothing is there."""
+        from gaussequiv.generators.zoo import NAMES
+
+        return self.name not in NAMES and not Path(self.name).exists() and Path(self.name).suffix != ".safetensors"
 
     @property
     def from_code(self) -> bool:
