@@ -19,6 +19,7 @@ check: $(READY)
 
 test: $(READY)
 	$(ONE_THREAD) $(BIN)/pytest -q -n 2 -m "not full"
+	$(ONE_THREAD) $(BIN)/pytest -q -n 2 benchmarks --benchmark-disable
 
 validate: $(READY)
 	$(ONE_THREAD) $(BIN)/pytest -q -n 2 -m full

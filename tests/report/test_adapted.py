@@ -74,6 +74,7 @@ def weights(seed, path="net.pt", width=16):
     torch.save({k: torch.randn(v.shape, generator=torch_rng) for k, v in net.state_dict().items()}, path)
 
 
+@pytest.mark.slow
 def test_the_whole_job_from_code_and_weights(code):
     weights(0)
     given = settings("generator.latent=6", "generator.weights=net.pt", *QUICK)

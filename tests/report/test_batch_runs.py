@@ -175,6 +175,7 @@ def test_with_features_a_teacher_on_the_inputs_sees_those_of_the_generator(run):
 # --- a user's own code ---
 
 
+@pytest.mark.slow
 def test_a_teacher_of_ones_own_is_run_where_it_is_allowed(code, file, tmp_path):
     settings = ("--set", f"batch.teacher={code}:make", "--set", "batch.loss=logistic")
     done = call("compare", "batch", file, "--out", "run", *settings)
@@ -290,6 +291,7 @@ def found_settings(run):
     return [f"{s}.{key}={json.dumps(value)}" for s, values in sections.items() for key, value in values.items()]
 
 
+@pytest.mark.slow
 def test_the_commands_learn_from_trained_features_and_find_them_again(file, tmp_path):
     settings = [x for setting in [*TRAINED, "batch.teacher=two-layer"] for x in ("--set", setting)]
     done = call("predict", file, "--out", "run", *settings)

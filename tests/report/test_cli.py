@@ -68,6 +68,7 @@ def test_demo_writes_a_table_a_figure_a_page_and_everything_to_repeat_it(experim
     assert again.stdout.splitlines()[:8] == done.stdout.splitlines()[:8]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_finds_its_results_and_a_changed_one_computes(experiment, tmp_path):
     assert call("compare", experiment, "--out", "run").returncode == 0
     stamp = lambda name: (tmp_path / "run" / name).stat().st_mtime_ns
@@ -81,6 +82,7 @@ def test_the_same_command_again_finds_its_results_and_a_changed_one_computes(exp
     assert stamp("model.safetensors") == before["model.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["estimate", "predict", "simulate"])
 def test_each_stage_is_a_command_of_its_own(command, experiment, tmp_path):
     done = call(
@@ -93,6 +95,7 @@ def test_each_stage_is_a_command_of_its_own(command, experiment, tmp_path):
     assert set(model.standard_errors) == {"Omega", "Phi", "mean_x"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dcgan", "dcgan-random", "deep-random", "realnvp", "vae"])
 def test_the_generators_of_the_zoo_run_the_whole_job(name):
     quick = ["times.end=0.05", "times.start=0.01", "times.points=2", "simulation.seeds=2", "simulation.test_samples=20"]
@@ -117,6 +120,7 @@ SHOWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_generator_is_shown_with_its_card_its_spectrum_and_samples(name, tmp_path):
     shown = call("generators", "show", name, "--out", "grid.png")
@@ -126,6 +130,7 @@ def test_a_generator_is_shown_with_its_card_its_spectrum_and_samples(name, tmp_p
     assert (tmp_path / "grid.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dcgan", "realnvp", "vae"])
 def test_train_learns_from_png_images(kind, tmp_path):
     from PIL import Image
@@ -145,6 +150,7 @@ def test_train_learns_from_png_images(kind, tmp_path):
 GRID = ["--set", "learning.lr=[0.1, 0.3]", "--set", "student.units=[1, 2]"]
 
 
+@pytest.mark.slow
 def test_lists_are_a_sweep_whose_grid_is_run_shown_and_found_again(experiment, tmp_path):
     done = call("compare", experiment, "--out", "run", *GRID)
     assert done.returncode == 0, done.stderr
@@ -176,6 +182,7 @@ def test_lists_are_a_sweep_whose_grid_is_run_shown_and_found_again(experiment, t
     np.testing.assert_allclose(alone.test_error, theory.curve(lr=0.3, units=1).test_error, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_sweep_are_processes_and_change_no_number(experiment, tmp_path):
     for workers in (1, 2):
         done = call("predict", experiment, "--out", str(workers), "--set", f"theory.workers={workers}", *GRID)
@@ -184,6 +191,7 @@ def test_the_workers_of_a_sweep_are_processes_and_change_no_number(experiment, t
     np.testing.assert_array_equal(one.test_error, two.test_error)
 
 
+@pytest.mark.slow
 def test_seeds_of_the_student_are_an_axis(experiment, tmp_path):
     done = call(
         "predict", experiment, "--out", "run", "--set", "student.seed=[5, 6, 7]", "--set", "learning.noise=[0.5]"
@@ -220,6 +228,7 @@ def test_every_option_of_the_learning_rule_reaches_the_problem_and_the_key(tmp_p
     assert len(keys) == len(options) + 3
 
 
+@pytest.mark.slow
 def test_warnings_of_a_curve_are_lines_of_their_own(experiment, tmp_path):
     assert call("compare", experiment, "--out", "run").returncode == 0
     path = tmp_path / "run" / "theory.nc"
@@ -250,6 +259,7 @@ def batch(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_demo_batch_writes_tables_figures_a_page_and_everything_to_repeat_it(batch, tmp_path):
     done = call("demo", batch, "--out", "run")
     assert done.returncode == 0, done.stderr
@@ -273,6 +283,7 @@ def test_demo_batch_writes_tables_figures_a_page_and_everything_to_repeat_it(bat
     assert again.stdout.splitlines()[:12] == done.stdout.splitlines()[:12]
 
 
+@pytest.mark.slow
 def test_each_stage_of_a_batch_is_a_command_of_its_own(batch, tmp_path):
     shown = {}
     for command, name in (("predict", "theory"), ("simulate", "simulation")):
@@ -310,6 +321,7 @@ def test_stages_of_a_batch_are_found_again_and_computed_anew_where_they_depend_o
     assert not set(features.values()) & set(noise.values())
 
 
+@pytest.mark.slow
 def test_best_penalties_are_found_by_theory_and_simulated(batch, tmp_path):
     settings = ["batch.penalty=optimal", "batch.loss=logistic", "simulation.twin=false"]
     done = call("compare", batch, "--out", "run", *(x for setting in settings for x in ("--set", setting)))
@@ -578,6 +590,7 @@ def test_phases_says_what_python_says(experiment):
     ]
 
 
+@pytest.mark.slow
 def test_classification_errors_are_predicted_and_compared(experiment):
     setting = ("--set", "theory.classification=true", "--out", "run")
     assert "classification error at t = 2: 0." in call("predict", experiment, *setting).stdout

@@ -31,6 +31,7 @@ def test_z_is_the_difference_in_standard_errors(theory):
     assert comparison.worst == np.argmax(np.abs(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlated", [0.0, 0.9])
 @pytest.mark.parametrize("seeds", [4, 10])
 def test_a_true_theory_is_said_to_depart_no_more_often_than_the_level(theory, correlated, seeds):

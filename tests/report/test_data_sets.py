@@ -59,6 +59,7 @@ def run(kind, folder, *values):
     return kind(Experiment.read(None, [*QUICK, *values]), folder / "run", lambda *_: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["online", "batch"])
 def test_a_folder_of_images_runs_the_whole_job(kind, sources):
     done = call("demo", kind, "--generator", "pictures", *settings(*QUICK))

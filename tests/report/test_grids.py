@@ -54,6 +54,7 @@ def test_a_grid_is_compared_point_by_point_at_a_shared_level(theory):
     assert np.abs(found.comparisons[found.worst].z).max() == np.abs(z).max()
 
 
+@pytest.mark.slow
 def test_a_true_grid_departs_somewhere_no_more_often_than_the_level():
     """Many points, one chance of 1 %: points tested at the full level would depart in one grid of twelve."""
     axes = {"lr": [0.3, 0.1], "noise": [0.0, 0.1, 0.2, 0.3]}
@@ -141,6 +142,7 @@ def test_the_figure_shows_the_numbers_coloured_by_the_first_axis_and_styled_by_t
     assert words == ["lr = 0.3", "lr = 0.1", "noise = 0", "noise = 0.2", "noise = 0.4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "axes",
     [

@@ -266,6 +266,7 @@ def cases(draw, output, loss, modes=(5, 15), noisy=True):
     return Case(tuple(omega), tuple(tau), rho, noise, output, loss, alpha, penalty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("output", "loss"), PAIRS)
 def test_the_fixed_point_is_one_in_thirty_digits(output, loss):
     @settings(max_examples=3, derandomize=True, database=None)

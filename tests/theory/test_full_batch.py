@@ -306,6 +306,7 @@ def test_levels_of_a_kernel_are_repeated_eigenvalues():
 # --- Bayes and calibration ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("output", "loss"), [("linear", "square"), ("sign", "logistic"), ("logit", "logistic")])
 def test_no_method_is_better_than_bayes_on_average_over_teachers(output, loss):
     model = cases.correlated_model("spread", N=80, D=30)

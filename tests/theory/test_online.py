@@ -496,6 +496,7 @@ def test_a_smooth_schedule_meets_the_tolerance_that_is_asked_for():
     np.testing.assert_allclose(dynamics.explicit(1.0, y), expected, rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_unit_of_relu_that_starts_at_zero_is_the_limit_of_small_ones():
     base = cases.problem(cases.correlated_model(N=30, D=20), student="relu", teacher="relu", lr=0.3, noise=0.3)
     curves = []
