@@ -19,7 +19,7 @@ check: $(READY)
 
 test: $(READY)
 	$(ONE_THREAD) $(BIN)/pytest -q -n 2 -m "not full"
-	$(ONE_THREAD) $(BIN)/pytest -q -n 2 benchmarks --benchmark-disable
+	$(ONE_THREAD) $(BIN)/pytest -q -n 2 benchmarks --benchmark-disable -k "not euler and not plain and not scikit"
 
 validate: $(READY)
 	$(ONE_THREAD) $(BIN)/pytest -q -n 2 -m full

@@ -186,17 +186,18 @@ def excess_kurtosis(generator, model, samples=20_000, fields=200):
     return f"{kurtosis.mean():+.2f} ± {kurtosis.std(ddof=1):.2f}"
 
 
+SHORTER = ["times.end=10", "simulation.test_samples=500"]
 DEMOS = {
     "single-layer": [],
-    "deep-random": [],
-    "dcgan-random": [],
     "dcgan": [],
-    "dcgan-random-32": ["times.end=3", "simulation.seeds=4"],
-    "realnvp-random": ["times.end=30"],
-    "realnvp": ["times.end=30"],
-    "realnvp-pixels": ["times.end=30"],
-    "vae-random": [],
-    "vae": [],
+    "deep-random": SHORTER,
+    "dcgan-random": SHORTER,
+    "dcgan-random-32": ["times.end=1", "simulation.seeds=4", "simulation.test_samples=250"],
+    "realnvp-random": SHORTER,
+    "realnvp": SHORTER,
+    "realnvp-pixels": SHORTER,
+    "vae-random": SHORTER,
+    "vae": SHORTER,
 }
 
 
