@@ -567,6 +567,7 @@ def _shown(times: Array) -> Array:
 
 def _log_time(axis: Any, times: Array, *, named: bool = True) -> None:
     axis.set_xscale("log")
+    _plain(axis.xaxis, _shown(times)[0], _shown(times)[-1])
     if times[0] == 0 and len(times) > 1:
         axis.axvline(_shown(times)[0], color="#dddddd", lw=0.8, zorder=0)
         if not named:
