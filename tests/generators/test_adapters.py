@@ -129,6 +129,8 @@ def test_noise_in_the_layers_follows_from_the_seed_and_is_part_of_x_given_c():
     assert torch.equal(torch.get_rng_state(), state)
     np.testing.assert_array_equal(a, b)
     assert not np.array_equal(a, c)
+    with pytest.raises(InputError, match="is stochastic, so inputs do not follow from latents"):
+        generators.on_inputs_of(generator, lambda x: x[:, 0])
     model = generators.estimate(generator, 40_000)
     np.testing.assert_allclose(model.Omega, 2 * np.eye(3), atol=4.5 * 2 * (2 / 40_000) ** 0.5)
     np.testing.assert_allclose(model.Phi, np.eye(3), atol=4.5 / 200)
@@ -249,6 +251,24 @@ def test_the_only_set_of_weights_that_fits_is_taken(files):
     critic = nn.Sequential(nn.Linear(11, 3), nn.Linear(3, 1)).state_dict()
     torch.save({"generator": {"state_dict": perceptron(seed=4).state_dict()}, "critic": critic}, files / "gan.pt")
     assert torch.equal(load_weights(perceptron(), files / "gan.pt")[0].weight, perceptron(seed=4)[0].weight)
+
+
+def test_weights_that_two_layers_share_are_saved_once(tmp_path):
+    from safetensors.torch import save_model
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.b.weight = self.a.weight
+
+    first, second = Tied(), Tied()
+    save_model(first, tmp_path / "tied.safetensors")
+    load_weights(second, tmp_path / "tied.safetensors")
+    assert torch.equal(second.b.weight, first.a.weight)
+    torch.save({"a.weight": first.a.weight, "a.bias": first.a.bias}, tmp_path / "part.pt")
+    with pytest.raises(InputError, match=r"1 missing \(b.bias\)"):
+        load_weights(second, tmp_path / "part.pt")
 
 
 # --- code ---
@@ -449,7 +469,7 @@ def test_theory_and_training_agree_on_a_flow_that_nobody_here_wrote():
 # --- ONNX ---
 
 
-def onnx_file(path, batch="n", second=False):
+def onnx_file(path, batch="n", second=False, shape=("n", 1)):
     """x = tanh(z W + b) [* gain], and the fields besides."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -463,7 +483,7 @@ def onnx_file(path, batch="n", second=False):
     ]
     inputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, [batch, 4])]
     if second:
-        inputs.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, [batch, 1]))
+        inputs.append(helper.make_tensor_value_info("gain", TensorProto.FLOAT, shape))
         nodes.append(helper.make_node("Mul", ["flat", "gain"], ["images"]))
     else:
         nodes.append(helper.make_node("Identity", ["flat"], ["images"]))
@@ -494,6 +514,10 @@ def test_an_onnx_model_of_several_inputs_takes_them_by_name(tmp_path):
     one = from_onnx(tmp_path / "net.onnx", output="images", extra={"gain": torch.tensor([3.0])})
     latents, inputs = one.sample(5, 0)
     np.testing.assert_allclose(inputs, 3 * np.tanh(latents @ W + b), atol=1e-5)
+    onnx_file(tmp_path / "number.onnx", second=True, shape=())
+    one = from_onnx(tmp_path / "number.onnx", output="images", extra={"gain": torch.tensor(2.0)})
+    latents, inputs = one.sample(5, 0)
+    np.testing.assert_allclose(inputs, 2 * np.tanh(latents @ W + b), atol=1e-5)
     both = from_onnx(tmp_path / "net.onnx", latent={"z": 4, "gain": 1}, output="images")
     latents, inputs = both.sample(5, 0)
     np.testing.assert_allclose(inputs, latents[:, 4:] * np.tanh(latents[:, :4] @ W + b), atol=1e-5)

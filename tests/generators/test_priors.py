@@ -9,7 +9,7 @@ import gaussequiv as ge
 from gaussequiv import generators
 from gaussequiv.errors import InputError
 from gaussequiv.generators import Generator
-from gaussequiv.generators.priors import SAMPLES, TOLERANCES, law
+from gaussequiv.generators.priors import SAMPLES, TOLERANCES, WIDEST, law
 
 RNG = np.random.default_rng
 
@@ -56,6 +56,24 @@ def test_one_hot_latents_have_the_overlaps_of_their_corners(D):
     np.testing.assert_allclose(found.overlaps, fourth / (3 * r * (r + 2)) - 1, rtol=0.15, atol=0.05)
     assert found.distinct <= D / SAMPLES
     assert "few points" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("draw", "reason"),
+    [
+        (lambda rng: rng.standard_normal((SAMPLES, 3000)) * np.geomspace(1, 100, 3000), ""),
+        (
+            lambda rng: np.eye(3000)[rng.integers(3000, size=SAMPLES)] + 1e-3 * rng.standard_normal((SAMPLES, 3000)),
+            "overlaps",
+        ),
+        (lambda rng: rng.standard_normal((SAMPLES, 2000)) * rng.exponential(size=(SAMPLES, 1)), "projections"),
+    ],
+)
+def test_many_latents_are_seen_through_random_fields(draw, reason):
+    found = of(draw(RNG(5)))
+    assert found.rank == WIDEST
+    assert reason in found.reason
+    assert bool(reason) == bool(found.reason)
 
 
 @pytest.mark.parametrize("D", [5, 50])

@@ -118,7 +118,9 @@ def load_weights(module: Any, path: str | Path, key: str | None = None) -> nn.Mo
     known = module.state_dict()
     state = _bare(_state(path, key, set(known)))
     optional = {name for name in known if name.endswith("num_batches_tracked")}
-    missing, foreign = set(known) - set(state) - optional, set(state) - set(known)
+    there = {known[name].data_ptr() for name in state if name in known}
+    shared = {name for name, value in known.items() if value.data_ptr() in there}  # saved once
+    missing, foreign = set(known) - set(state) - optional - shared, set(state) - set(known)
     if missing or foreign:
         said = [f"{len(missing)} missing ({listed(sorted(missing))})"] if missing else []
         said += [f"{len(foreign)} that it does not have ({listed(sorted(foreign))})"] if foreign else []
@@ -364,6 +366,8 @@ class Onnx:
             if isinstance(value, Tensor) and array.ndim and len(array) == n:
                 array = array[start : start + step]
                 array = np.concatenate([array, np.repeat(array[:1], step - len(array), axis=0)])
+            if not self.inputs[name].shape and array.ndim:
+                array = array[0]  # one number for the whole batch
             feed[name] = np.ascontiguousarray(array, dtype=ONNX_TYPES[self.inputs[name].type])
         return list(self.session.run(None, feed))
 

@@ -19,6 +19,7 @@ PROBED = 8  # latents on which a module is called twice, whole and in pieces
 PIECE = 3
 LEAST = 64  # samples
 SIGMAS = 5.0  # standard errors of the moments of latents
+MOST = 1024  # latents whose moments are looked at
 DEAD = 1e-6  # of the largest standard deviation: inputs that vary less are constant
 NORMS = (nn.modules.batchnorm._BatchNorm,)  # the base of all of them
 DROPOUTS = (nn.modules.dropout._DropoutNd,)
@@ -163,7 +164,7 @@ def _latents(generator: Inputs, samples: int) -> tuple[bool, str]:
         return True, f"of their own law, Gaussian enough (fourth moments of {sizes})"
     if generator.latent_dim == 0:
         return True, "unknown, so teachers look at the inputs"
-    c = np.asarray(generator.sample(samples, stream(0, Purpose.CHECK))[0], dtype=float)
+    c = np.asarray(generator.sample(samples, stream(0, Purpose.CHECK))[0][:, :MOST], dtype=float)
     z = max(float(np.abs(c.mean(0)).max()), float(np.abs(c.T @ c / samples - np.eye(c.shape[1])).max()) / 2**0.5)
     z *= samples**0.5
     if z > SIGMAS + (2 * np.log(c.shape[1] ** 2)) ** 0.5:

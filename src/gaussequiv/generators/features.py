@@ -301,7 +301,13 @@ def on_inputs_of(generator: Generator, function: Callable[..., Any]) -> OnInputs
     """A teacher that looks at the inputs of `generator`, where what is learned from are features of them.
 
     `measure_teacher(generator.then(features), on_inputs_of(generator, function), on="latents")` measures it.
+
+    Raises `InputError` for a stochastic generator, whose inputs do not follow from the latents.
     """
+    if generator.stochastic:
+        raise InputError(
+            f"{generator.name} is stochastic, so inputs do not follow from latents; expected a teacher on latents"
+        )
     return OnInputsOf(generator, Labelled(function, "inputs"))
 
 

@@ -28,6 +28,7 @@ Sampler = Callable[[int, np.random.Generator], Any] | torch.distributions.Distri
 
 SAMPLES = 4096
 DIRECTIONS = 64
+WIDEST = 512  # latents of more dimensions are seen through as many random fields
 TOLERANCES = {"projections": 0.15, "overlaps": 0.3}  # an overlap has the kurtosis of two laws
 
 
@@ -135,6 +136,8 @@ class Law:
 def law(name: str, draws: Array, rng: np.random.Generator) -> Law:
     """Effect sizes of draws (P, D)."""
     c = draws - draws.mean(axis=0)
+    if c.shape[1] > WIDEST:
+        c = c @ rng.standard_normal((c.shape[1], WIDEST)) / np.sqrt(c.shape[1])
     rho, vectors = np.linalg.eigh(c.T @ c / len(c))
     kept = rho > 1e-10 * max(rho[-1], np.finfo(float).tiny)
     rank = int(kept.sum()) if rho[-1] > 1e-20 * (draws**2).mean() else 0
