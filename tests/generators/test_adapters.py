@@ -33,6 +33,8 @@ def test_several_latents_are_named_arguments_and_parts_of_one_flat_latent():
     assert (generator.latent_dim, generator.input_dim, generator.output_shape) == (11, 8, (2, 4))
     found = generator.push(torch.cat([z, w.flatten(1)], dim=1))
     torch.testing.assert_close(found, (z.sum(1)[:, None, None] * w).flatten(1))
+    alike = Generator(lambda a, b: a - 10 * b, {"a": 3, "b": 3}, dtype=torch.float32)  # in the order of the dictionary
+    torch.testing.assert_close(alike.push(torch.cat([z, 2 * z], dim=1)), -19 * z)
 
 
 @pytest.mark.parametrize(
@@ -575,5 +577,10 @@ def test_latents_of_a_prior_are_those_that_the_simulation_uses():
     problem = ge.OnlineSGD(model, ge.TwoLayer.random(1, 5, seed=1), ge.TwoLayer.random(1, 5, seed=2), lr=0.1)
     seen.clear()
     ge.simulation.simulate(problem, generator, times=[0, 1], seeds=2, test_samples=50)
+    assert all(abs(mean - 9) < 2 for mean in seen)
+    seen.clear()
+    batch = ge.FullBatch(model, ge.Perceptron(np.ones(5), "linear", noise=0.5), "square", penalty=0.1)
+    ge.simulation.simulate(batch, generator, alpha=[2.0], seeds=2, test_samples=50)
+    assert seen
     assert all(abs(mean - 9) < 2 for mean in seen)
     assert generator.draw(3, stream(0, 0))[0].dtype == torch.float64
