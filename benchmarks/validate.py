@@ -238,43 +238,46 @@ def demos(names=tuple(DEMOS)):
 
 
 def strangers():
-    """Generators that this project did not write: (what, generator)."""
+    """Generators that this project did not write: (what, generator, samples of its estimate, seeds, test samples)."""
     import normflows
     import zuko
 
+    torch.manual_seed(0)
+    flow = zuko.flows.NSF(features=32, transforms=3, hidden_features=(64, 64))
+    features = generators.random_features(32, 400, "erf", seed=1)
+    zuko_flow = generators.from_flow(flow, batch_size=4096).then(features)
+    yield "zuko NSF, 32 inputs, 400 erf features", zuko_flow, 50_000, 10, 1_000
+    layers = []
+    for _ in range(6):
+        net = normflows.nets.MLP([16, 64, 32], init_zeros=False)
+        layers += [
+            normflows.flows.AffineCouplingBlock(net, scale_map="sigmoid"),
+            normflows.flows.Permute(32, mode="swap"),
+        ]
+    flow = normflows.NormalizingFlow(normflows.distributions.base.DiagGaussian(32), layers)
+    coupled = generators.from_flow(flow, batch_size=4096).then(features)
+    yield "normflows RealNVP, 32 inputs, 400 erf features", coupled, 50_000, 10, 1_000
+    net = torch.nn.Sequential(torch.nn.Linear(100, 400), torch.nn.ReLU(), torch.nn.Linear(400, 400), torch.nn.Tanh())
+    yield "torch.nn.Sequential, two layers", generators.Generator(net, latent=100), 50_000, 10, 1_000
     try:
         import gan_face_generate
     except ImportError:
         print("gan_face_generate is not installed: pip install --no-deps gan_face_generate==1.1.1", flush=True)
-    else:
-        yield (
-            "gan_face_generate 1.1.1, its weights, pooled 4 x 4",
-            generators.from_code(
-                "gan_face_generate.models:Generator",
-                weights=Path(gan_face_generate.__file__).parent / "weights.tar",
-                arguments={"ngpu": 0, "nc": 3, "nz": 100, "ngf": 64},
-                latent=(100, 1, 1),
-            ).pool(4),
-        )
-    torch.manual_seed(0)
-    flow = zuko.flows.NSF(features=32, transforms=3, hidden_features=(64, 64))
-    features = generators.random_features(32, 400, "erf", seed=1)
-    yield "zuko NSF, 32 inputs, 400 erf features", generators.from_flow(flow, batch_size=4096).then(features)
-    layers = []
-    for _ in range(6):
-        net = normflows.nets.MLP([16, 64, 32], init_zeros=False)
-        layers += [normflows.flows.AffineCouplingBlock(net), normflows.flows.Permute(32, mode="swap")]
-    flow = normflows.NormalizingFlow(normflows.distributions.base.DiagGaussian(32), layers)
-    yield "normflows RealNVP, 32 inputs, 400 erf features", generators.from_flow(flow, batch_size=4096).then(features)
-    net = torch.nn.Sequential(torch.nn.Linear(100, 400), torch.nn.ReLU(), torch.nn.Linear(400, 400), torch.nn.Tanh())
-    yield "torch.nn.Sequential, two layers", generators.Generator(net, latent=100)
+        return
+    faces = generators.from_code(
+        "gan_face_generate.models:Generator",
+        weights=Path(gan_face_generate.__file__).parent / "weights.tar",
+        arguments={"ngpu": 0, "nc": 3, "nz": 100, "ngf": 64},
+        latent=(100, 1, 1),
+    )
+    yield "gan_face_generate 1.1.1, its weights, pooled 4 x 4", faces.pool(4), 15_000, 4, 250
 
 
-def elsewhere(samples=50_000, end=10.0, seeds=10):
+def elsewhere(end=10.0):
     """Check, estimate, predict and simulate generators that were made elsewhere."""
     rows, times = [], ge.log_times(end, 8)
-    for what, generator in strangers():
-        checked = generators.check_generator(generator)
+    for what, generator, samples, seeds, test_samples in strangers():
+        checked = generators.check_generator(generator, 1024)
         model = generators.estimate(generator, samples)
         teacher = ge.TwoLayer.random(2, model.latent_dim, seed=1)
         student = ge.TwoLayer.random(2, model.input_dim, seed=2, readout="gaussian")
@@ -282,13 +285,24 @@ def elsewhere(samples=50_000, end=10.0, seeds=10):
         theory = ge.predict(problem, times=times)
         cells = []
         for inputs in (generator, model):
-            practice = simulation.simulate(problem, inputs, times=times, seeds=seeds, test_samples=1_000)
+            practice = simulation.simulate(problem, inputs, times=times, seeds=seeds, test_samples=test_samples)
             found = report.compare(theory, practice)
             cells.append(f"{found.rms_z:.2f}, {'agree' if found.agrees else 'depart'}")
-        sizes = (model.latent_dim, model.input_dim, f"{model.spectrum[-1] / model.spectrum.sum():.0%}")
+        sizes = (model.latent_dim, model.input_dim, f"{model.spectrum[-1] / model.spectrum.sum():.0%}", samples, seeds)
         rows.append((what, *sizes, "holds" if checked.ok else "fails", *cells))
         print(rows[-1], flush=True)
-    return table(("generator", "D", "N", "top eigenvalue", "check_generator", "rms z, verdict", "its twin"), rows)
+    head = (
+        "generator",
+        "D",
+        "N",
+        "top eigenvalue",
+        "samples",
+        "seeds",
+        "check_generator",
+        "rms z, verdict",
+        "its twin",
+    )
+    return table(head, rows)
 
 
 def activations():
@@ -607,8 +621,8 @@ SGD to t = 100, 10 seeds, theory beside the samples of the generator and of its 
 
 Through the adapter, unchanged: the trained DCGAN of faces of the package `gan_face_generate` 1.1.1, with the weights that it
 brings (3 x 64 x 64, pooled to 3 x 16 x 16; not part of this repository), a neural spline flow of `zuko` and a coupling flow of
-`normflows` with random weights, and a `torch.nn.Sequential`. N is that of the inputs, or of random erf features of them. 50,000
-samples, t up to 10, 10 seeds.
+`normflows` with random weights, and a `torch.nn.Sequential`. N is that of the inputs, or of random erf features of them; t up
+to 10.
 
 {elsewhere}
 
@@ -700,7 +714,8 @@ def main():
             parts[name] = f"{before}\n*{date.today()}*\n\n{section()}\n{after}"
         else:
             text = path.read_text()
-            parts[name] = text[text.index(before) : text.index(after) + len(after)]
+            missing = f"{before}\nNot measured yet: `python benchmarks/validate.py {name}`.\n{after}"
+            parts[name] = text[text.index(before) : text.index(after) + len(after)] if before in text else missing
     environment = f"{', '.join(f'{k} {v}' for k, v in versions().items())}; {torch.get_num_threads()} threads."
     path.write_text(PAGE.format(environment=environment, **parts))
 
