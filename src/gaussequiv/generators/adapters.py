@@ -4,7 +4,6 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from gaussequiv.code import call_code, find_code, listed, words
 from gaussequiv.errors import InputError, integer
 from gaussequiv.generators.generator import Generator
+from gaussequiv.generators.priors import seeded_globally
 
 DEEPEST = 3  # of weights in the dictionaries of a file
 SIZES = ("latent", "latent_dim", "z_dim", "nz", "dim_z", "latent_size")  # attributes that say what the latents are
@@ -60,9 +60,9 @@ def from_code(
 
     """
     what = f"generator {name!r}"
-    with _seeded_globally(integer("seed", seed, 0)):  # an import happens once, and may draw weights
+    with seeded_globally(integer("seed", seed, 0)):  # an import happens once, and may draw weights
         found = find_code(name, what)
-    with _seeded_globally(seed):
+    with seeded_globally(seed):
         made = found if isinstance(found, nn.Module | Generator) else call_code(name, what, arguments)
     if isinstance(made, Generator):
         if weights is not None:
@@ -81,19 +81,6 @@ def from_code(
             raise InputError(f"{what} does not say how many latents it has; set latent, such as 100 or (100, 1, 1)")
         latent = known[0]
     return Generator(made, latent, name=label, **options)
-
-
-@contextmanager
-def _seeded_globally(seed: int) -> Iterator[None]:
-    """A state of torch's and NumPy's global random numbers that follows from a seed; the old one comes back."""
-    numpy_state = np.random.get_state()  # noqa: NPY002 (that of the user's code)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 # --- weights ------------------------------------------------------------------------------------------------
@@ -308,7 +295,7 @@ def _draws(base: Any, n: int) -> Tensor:
 
 
 def _seeded(base: Any, n: int, rng: np.random.Generator) -> Tensor:
-    with _seeded_globally(int(rng.integers(2**62))), torch.no_grad():
+    with seeded_globally(int(rng.integers(2**62))), torch.no_grad():
         return _draws(base, n)
 
 

@@ -11,7 +11,8 @@ The first sees heavy tails and few latents (uniform ones: -0.4 / D); the second 
 D / 3 for one-hot ones, whose single projections look Gaussian for large D.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,14 +160,25 @@ def law(name: str, draws: Array, rng: np.random.Generator) -> Law:
     return Law(name, rank, distinct, projections, float((overlaps**4).mean() / (twin**4).mean() - 1))
 
 
+@contextmanager
+def seeded_globally(seed: int) -> Iterator[None]:
+    """A state of torch's and NumPy's global random numbers that follows from a seed; the old one comes back."""
+    numpy_state = np.random.get_state()  # noqa: NPY002 (that of the user's code)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
 def _drawn(name: str, shape: Shape, sampler: Sampler | None, n: int, rng: np.random.Generator) -> Tensor:
     if sampler is None:
         return torch.from_numpy(rng.standard_normal((n, int(np.prod(shape)))))
     try:
         if isinstance(sampler, torch.distributions.Distribution) or not callable(sampler):
-            seed = int(rng.integers(2**62))
-            with torch.random.fork_rng(devices=[]), torch.no_grad():
-                torch.manual_seed(seed)
+            with seeded_globally(int(rng.integers(2**62))), torch.no_grad():
                 found = sampler.sample((n,))
         else:
             found = sampler(n, rng)
