@@ -177,6 +177,43 @@ def paired(names=PAIRED, samples=100_000, end=10.0, seeds=12, test_samples=2_000
     return table((*head, "generator to theory", "excess kurtosis of fields"), rows)
 
 
+def replicas(names=("dcgan", "realnvp-random", "realnvp"), samples=100_000, end=10.0, seeds=24, draws=3):
+    """Generators beside their twins again, with other teachers, students and seeds: is there a departure in the mean?"""
+    rows, times = [], ge.log_times(end, 6)
+    for name in names:
+        generator = generators.load(name).to(dtype=torch.float32, batch_size=1024)
+        model = generators.estimate(generator, samples=samples, seed=1)
+        lr = min(0.2, RELAXED * model.input_dim / model.spectrum[-1])
+        for draw in range(draws):
+            teacher = ge.TwoLayer.random(2, model.latent_dim, seed=101 + 2 * draw)
+            student = ge.TwoLayer.random(2, model.input_dim, seed=102 + 2 * draw, readout="gaussian")
+            problem = ge.OnlineSGD(model, teacher, student, lr=lr)
+            options = {"times": times, "seeds": seeds, "test_samples": 2_000, "dtype": torch.float32, "seed": 1 + draw}
+            found, twin, other = (
+                simulation.simulate(problem, inputs, **options).data["test_errors"].values[1:]
+                for inputs in (generator, model, OtherResiduals(model, 1))
+            )
+            cells = [f"{np.abs(log_ratio(a, b)[0]).mean():.4f}" for a, b in ((found, twin), (other, twin))]
+            for a, b in ((found, twin), (other, twin)):
+                mean, error = mean_log_ratio(a, b)
+                cells.append(f"{mean:+.4f} ± {error:.4f}")
+            cells.append(f"{np.log(twin.mean(axis=1)).mean():.2f} ± {mean_log_ratio(twin, None)[1]:.4f}")
+            rows.append((name, draw, f"{lr:.2g}", *cells))
+            print(rows[-1], flush=True)
+    head = ("mean abs log ratio", "of its null", "mean log ratio", "of its null", "log error of the twin, seed noise")
+    return table(("inputs", "draw", "lr", *head), rows)
+
+
+def mean_log_ratio(errors, others):
+    """Mean over times of the logarithm of the ratio of mean errors, and its standard error over seeds (pairs)."""
+    by_seed = errors / errors.mean(axis=1)[:, None]
+    ratio = np.log(errors.mean(axis=1))
+    if others is not None:
+        by_seed = by_seed - others / others.mean(axis=1)[:, None]
+        ratio = ratio - np.log(others.mean(axis=1))
+    return ratio.mean(), by_seed.mean(axis=0).std(ddof=1) / np.sqrt(errors.shape[1])
+
+
 def log_ratio(errors, others):
     """Logarithm of the ratio of mean errors at every time, and its z over seeds, which are pairs: arrays (times, seeds)."""
     means = errors.mean(axis=1), others.mean(axis=1)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, a_kind
 
 FEW = 3  # names in a message
 
@@ -54,7 +54,7 @@ def call_code(name: str, what: str, arguments: Mapping[str, Any] | None = None) 
     short = name.partition(":")[2]
     if not callable(factory):
         raise InputError(
-            f"{what}: {short} is a {type(factory).__name__}; expected a function"
+            f"{what}: {short} is {a_kind(factory)}; expected a function"
             + ("" if arguments else " without arguments")
         )
     try:

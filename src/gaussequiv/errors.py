@@ -40,6 +40,12 @@ def number(name: str, value: Any, *, positive: bool = False, negative: bool = Fa
     return float(value)
 
 
+def a_kind(value: Any) -> str:
+    """The type of a value in a sentence: "an int", "a Tensor"."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
+
+
 def _scalar(value: Any) -> Any:
     """An array without axes as the number that it holds."""
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value

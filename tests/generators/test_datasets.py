@@ -125,7 +125,7 @@ def test_files_of_generators_are_no_data_sets(tmp_path):
 DAMAGED = {
     "a path where nothing is": "there is no .*nowhere; expected a folder of images",
     "an array that is not there": "there is no file .*nowhere.npy",
-    "an empty folder": "holds 0 PNGs and 0 IDX files",
+    "an empty folder": "holds 0 PNGs or JPEGs and 0 IDX files",
     "images of two sizes": r"z.png holds images of shape \(1, 5, 6\)",
     "pickled objects": "holds Python objects, which are not read as they could run code",
     "two arrays": r"two.npz holds 2 arrays \(a, b\); choose one by its key",

@@ -85,6 +85,15 @@ def test_pngs_are_read_as_they_were_written(tmp_path: Path, channels: tuple[int,
     np.testing.assert_allclose(read_images(tmp_path), expected, atol=1e-7)
 
 
+def test_jpegs_are_read_up_to_their_compression(tmp_path: Path) -> None:
+    ramp = np.add.outer(np.arange(16), np.arange(16)).astype(np.uint8) * 8
+    for name in ("a.jpg", "b.JPEG"):
+        Image.fromarray(ramp).save(tmp_path / name, format="JPEG", quality=95)
+    found = read_images(tmp_path)
+    assert found.shape == (2, 1, 16, 16)
+    np.testing.assert_allclose(found[:, 0], [scaled(ramp)] * 2, atol=0.05)
+
+
 def nothing(folder: Path) -> Path:
     return folder / "missing"
 
@@ -163,6 +172,11 @@ def broken_png(folder: Path) -> Path:
     return folder
 
 
+def inks(folder: Path) -> Path:
+    Image.fromarray(drawn(8, 8, 4), mode="CMYK").save(folder / "a.jpg")
+    return folder
+
+
 def no_png(folder: Path) -> Path:
     (folder / "a.png").write_text("hello")
     return folder
@@ -184,7 +198,7 @@ WRONG = [
     no_images,
     no_pixels,
 ]
-WRONG += [oblong, mixed_sizes, mixed_colours, transparent, broken_png, no_png, both_kinds]
+WRONG += [oblong, mixed_sizes, mixed_colours, transparent, broken_png, inks, no_png, both_kinds]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)

@@ -210,7 +210,7 @@ WRONG = {
         "weights.safetensors holds 7 arrays (a0, a1, a2, a3, a4, ...); choose one",
     ),
     "missing array": ("none.npy", [], "there is no file none.npy; expected an array of samples"),
-    "empty folder": ("empty", [], "the folder empty holds 0 PNGs and 0 IDX files"),
+    "empty folder": ("empty", [], "the folder empty holds 0 PNGs or JPEGs and 0 IDX files"),
     "several arrays": ("arrays.npz", [], "arrays.npz holds 2 arrays (pictures, labels); choose one by its key"),
     "labels in the place of images": (
         "arrays.npz",

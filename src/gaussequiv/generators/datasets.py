@@ -148,7 +148,7 @@ def dataset(source: Any, *, key: str | None = None, name: str | None = None) -> 
 
     Args:
         source: an array (n, ...); or the path of an .npy, .npz or .safetensors file of one, of an IDX file of images
-            (gzipped or not), or of a folder of IDX or of PNG images, which `gaussequiv train` reads as well.
+            (gzipped or not), or of a folder of IDX, PNG or JPEG images, which `gaussequiv train` reads as well.
         key: which array of an .npz or .safetensors file; may be left out where it holds one.
         name: for messages, files and figures; by default that of the file or folder.
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from gaussequiv.errors import InputError, integer
+from gaussequiv.errors import InputError, a_kind, integer
 from gaussequiv.generators.conformance import require_a_map
 from gaussequiv.generators.datasets import Dataset
 from gaussequiv.generators.priors import Prior
@@ -132,7 +132,7 @@ def estimate(
     """
     if not callable(getattr(generator, "sample", None)):
         raise InputError(
-            f"the generator is a {type(generator).__name__}; expected a Generator, or Generator(it, latent=...)"
+            f"the generator is {a_kind(generator)}; expected a Generator, or Generator(it, latent=...)"
         )
     if isinstance(generator, Dataset):
         return _exact(generator, progress)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaussequiv.errors import InputError, integer
+from gaussequiv.errors import InputError, a_kind, integer
 from gaussequiv.generators.datasets import Dataset, Lookup
 from gaussequiv.generators.generator import Array, Generator
 from gaussequiv.generators.zoo import TORCH_ACTIVATIONS, torch_activation
@@ -79,7 +79,7 @@ def first_layer(network: TwoLayer) -> Features:
     r"""The hidden units $g(W x / \sqrt N)$ of a network as features: pre-learned ones, if it was trained."""
     g = network.activation
     if not isinstance(g, Activation):
-        raise InputError(f"the network's activation is a {type(g).__name__}; expected an Activation")
+        raise InputError(f"the network's activation is {a_kind(g)}; expected an Activation")
     return Features(network.weights, _on_tensors(g))
 
 
@@ -233,7 +233,7 @@ def _labels(generator: Inputs, function: "Callable[..., Any] | Any", on: str) ->
     if isinstance(generator, Dataset) and isinstance(function, np.ndarray | Sequence | Lookup):
         return function if isinstance(function, Lookup) else Lookup(generator, function)
     if not callable(function):
-        raise InputError(f"the teacher is a {type(function).__name__}; expected a torch module or a callable")
+        raise InputError(f"the teacher is {a_kind(function)}; expected a torch module or a callable")
     return Labelled(function, on)
 
 

@@ -15,6 +15,7 @@ from gaussequiv.errors import InputError, integer
 from gaussequiv.generators.generator import Array, Generator
 from gaussequiv.models.streams import Purpose, stream
 
+PICTURES = (".png", ".jpg", ".jpeg")
 BATCH = 64  # at least so many images make a data set
 JUDGED, PIXELS = 10_000, 4096  # samples, and at most so many of the pixels, behind the figures of quality
 ORDER, JUDGE = 3, 4  # lanes of Purpose.WEIGHTS: the order of the images, and which of them judge
@@ -24,10 +25,10 @@ ORDER, JUDGE = 3, 4  # lanes of Purpose.WEIGHTS: the order of the images, and wh
 
 
 def read_images(path: str | Path, *, square: bool = True) -> Array:
-    """Images (n, channels, size, size), float32 in [-1, 1], from an IDX file or a folder of IDX or PNG files.
+    """Images (n, channels, size, size), float32 in [-1, 1], from an IDX file or a folder of IDX, PNG or JPEG files.
 
     IDX files may be gzipped. Of a folder's IDX files those with labels are left out, and so are test sets if
-    there are files whose names begin with "train". PNGs are 8-bit grey or RGB, in the order of their names.
+    there are files whose names begin with "train". PNGs and JPEGs are 8-bit grey or RGB, in the order of their names.
     Raises `InputError` if nothing is there, a file is damaged, or the images are not of one size, or not `square` ones.
     """
     path = Path(path)
@@ -36,7 +37,7 @@ def read_images(path: str | Path, *, square: bool = True) -> Array:
     elif path.is_dir():
         images = _read_folder(path)
     else:
-        raise InputError(f"there is no {path}; expected an IDX file, or a folder of IDX files or of PNGs")
+        raise InputError(f"there is no {path}; expected an IDX file, or a folder of IDX files or of PNGs and JPEGs")
     if square and images.shape[2] != images.shape[3]:
         raise InputError(
             f"{path} holds images of {images.shape[2]} x {images.shape[3]} pixels; expected squares, so crop or pad them first"
@@ -54,15 +55,15 @@ def _read_folder(folder: Path) -> Array:
         files = sorted(file for file in folder.iterdir() if file.is_file())
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read ({error}); check its permissions") from error
-    pngs = [file for file in files if file.suffix.lower() == ".png"]
+    pictures = [file for file in files if file.suffix.lower() in PICTURES]
     idx = [file for file in files if "idx" in file.name and "label" not in file.name]
     idx = [file for file in idx if file.name.startswith("train")] or idx
-    if bool(pngs) == bool(idx):
+    if bool(pictures) == bool(idx):
         raise InputError(
-            f"the folder {folder} holds {len(pngs)} PNGs and {len(idx)} IDX files of images; "
-            "expected only PNGs, or files such as train-images-idx3-ubyte.gz"
+            f"the folder {folder} holds {len(pictures)} PNGs or JPEGs and {len(idx)} IDX files of images; "
+            "expected only pictures, or files such as train-images-idx3-ubyte.gz"
         )
-    return _stacked(idx, _read_idx) if idx else _stacked(pngs, _read_png)
+    return _stacked(idx, _read_idx) if idx else _stacked(pictures, _read_picture)
 
 
 def _stacked(files: list[Path], read: Callable[[Path], Array]) -> Array:
@@ -103,19 +104,19 @@ def _uncompressed(file: Path) -> bytes:
         raise InputError(f"{file} cannot be read ({error}); check its permissions or download it again") from error
 
 
-def _read_png(file: Path) -> Array:
+def _read_picture(file: Path) -> Array:
     kinds = {"1": "L", "L": "L", "P": "RGB", "RGB": "RGB"}
     try:
         with Image.open(file) as image:
             if image.mode not in kinds:
                 raise InputError(
-                    f"{file} is a PNG of mode {image.mode}; expected 8-bit grey or RGB, so convert it first"
+                    f"{file} is a picture of mode {image.mode}; expected 8-bit grey or RGB, so convert it first"
                 )
             pixels = np.asarray(image.convert(kinds[image.mode]))
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file} is not a complete PNG ({error}); make it again or remove it") from error
+        raise InputError(f"{file} is not a complete picture ({error}); make it again or remove it") from error
     return pixels[None, None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)[None]
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, a_kind
 from gaussequiv.generators.calls import Shape
 from gaussequiv.models.streams import Purpose, stream
 
@@ -67,7 +67,7 @@ class Prior:
         for name, _, sampler in parts:
             if not callable(sampler) and sampler is not None and not _is_distribution(sampler):
                 raise InputError(
-                    f"the prior of the {name} is a {type(sampler).__name__}; expected a function of (n, rng), or a "
+                    f"the prior of the {name} is {a_kind(sampler)}; expected a function of (n, rng), or a "
                     "torch.distributions object"
                 )
         return cls(parts)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaussequiv.errors import InputError, integer
+from gaussequiv.errors import InputError, a_kind, integer
 from gaussequiv.generators import flows
 from gaussequiv.generators.composition import picture_shape
 from gaussequiv.generators.datasets import Dataset, dataset
@@ -131,7 +131,7 @@ def torch_activation(activation: str | Callable[[Tensor], Tensor]) -> Callable[[
     """The torch form of an activation: by name, or the callable itself."""
     if not isinstance(activation, str):
         if not callable(activation):
-            raise InputError(f"the activation is a {type(activation).__name__}; expected a name or a callable")
+            raise InputError(f"the activation is {a_kind(activation)}; expected a name or a callable")
         return activation
     if activation not in TORCH_ACTIVATIONS:
         raise InputError(

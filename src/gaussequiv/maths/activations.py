@@ -23,7 +23,7 @@ from typing import Any, final
 import numpy as np
 from scipy.special import erf, expit, ndtr
 
-from gaussequiv.errors import InputError, number
+from gaussequiv.errors import InputError, a_kind, number
 from gaussequiv.maths import averages
 from gaussequiv.maths.averages import Array, Rule
 
@@ -569,5 +569,5 @@ def activation(choice: "str | Activation | Callable[[Array], Array]") -> Activat
             return Custom(choice)
         case _:
             raise InputError(
-                f"the activation is a {type(choice).__name__}; expected a name, an Activation or a callable"
+                f"the activation is {a_kind(choice)}; expected a name, an Activation or a callable"
             )

@@ -10,7 +10,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, a_kind
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.losses import PANEL, REACH, Averages, Labels, Loss, Quadratics, density, legendre, sides, summed
 from gaussequiv.maths.pieces import FARTHEST, Kink, take_apart
@@ -38,7 +38,7 @@ class Convex(Loss):
         self, function: Callable[[Any], Any], of: Literal["margin", "residual"] = "margin", name: str | None = None
     ) -> None:
         if not callable(function):
-            raise InputError(f"the loss is a {type(function).__name__}; expected a convex function of one number")
+            raise InputError(f"the loss is {a_kind(function)}; expected a convex function of one number")
         self.function, self.of = function, of
         self.name = str(name or getattr(function, "__name__", type(function).__name__))
         self._vectorised = True

@@ -23,7 +23,7 @@ from typing import Literal, final
 import numpy as np
 from scipy.special import expit, ndtr, roots_legendre
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, a_kind
 from gaussequiv.maths.averages import Array
 
 REACH = 11.0  # of the Gaussian variable: the density beyond is below 1e-26
@@ -360,7 +360,7 @@ def loss(given: "Loss | str | Callable[[Array], Array]", of: Literal["margin", "
             raise InputError(f"unknown loss {given!r}; expected one of {', '.join(LOSSES)}, or a convex function")
         return LOSSES[given]
     if not callable(given):
-        raise InputError(f"the loss is a {type(given).__name__}; expected a name, a Loss or a convex function")
+        raise InputError(f"the loss is {a_kind(given)}; expected a name, a Loss or a convex function")
     from gaussequiv.maths.convex import Convex
 
     return Convex(given, of)

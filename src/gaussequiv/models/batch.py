@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gaussequiv.errors import InputError, integer, number
+from gaussequiv.errors import InputError, a_kind, integer, number
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.losses import Loss, loss
 from gaussequiv.maths.resolvents import Resolvents
@@ -56,10 +56,10 @@ class FullBatch:
     def __post_init__(self) -> None:
         teacher = self.teacher
         if not isinstance(self.model, GaussianModel):
-            raise InputError(f"the model is a {type(self.model).__name__}; expected a GaussianModel")
+            raise InputError(f"the model is {a_kind(self.model)}; expected a GaussianModel")
         if not isinstance(teacher, Perceptron | TwoLayer | MeasuredTeacher):
             raise InputError(
-                f"the teacher is a {type(teacher).__name__}; expected a Perceptron, a TwoLayer or a MeasuredTeacher"
+                f"the teacher is {a_kind(teacher)}; expected a Perceptron, a TwoLayer or a MeasuredTeacher"
             )
         if not isinstance(self.teacher_on, str) or self.teacher_on not in ("latents", "inputs"):
             raise InputError(f"teacher_on={self.teacher_on!r}; expected 'latents' or 'inputs'")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from gaussequiv.errors import InputError
+from gaussequiv.errors import InputError, a_kind
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 
@@ -123,7 +123,7 @@ def _operator(name: str, value: Any) -> LinearOperator:
     try:
         A = aslinearoperator(value)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is a {type(value).__name__}; expected a LinearOperator or a matrix") from error
+        raise InputError(f"{name} is {a_kind(value)}; expected a LinearOperator or a matrix") from error
     if A.dtype is not None and A.dtype.kind not in "fiub":
         raise InputError(f"{name} has the type {A.dtype}; expected real numbers")
     return A

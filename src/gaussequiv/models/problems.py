@@ -6,7 +6,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from gaussequiv.errors import InputError, integer, number
+from gaussequiv.errors import InputError, a_kind, integer, number
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import OrderParameters, TwoLayer
@@ -78,7 +78,7 @@ class OnlineSGD:
         for name, kinds in (("model", models), ("teacher", (TwoLayer,)), ("student", (TwoLayer,))):
             if not isinstance(getattr(self, name), kinds):
                 expected = " or ".join(kind.__name__ for kind in kinds)
-                raise InputError(f"the {name} is a {type(getattr(self, name)).__name__}; expected a {expected}")
+                raise InputError(f"the {name} is {a_kind(getattr(self, name))}; expected a {expected}")
         N, D = self.model.input_dim, self.model.latent_dim
         if self.teacher_on not in ("latents", "inputs"):
             raise InputError(f"teacher_on={self.teacher_on!r}; expected 'latents' or 'inputs'")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gaussequiv.errors import InputError, integer, number
+from gaussequiv.errors import InputError, a_kind, integer, number
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.curves import FORMAT, GRID, Curve, load_dataset, save_dataset
@@ -65,7 +65,7 @@ class Sweep:
         self, base: OnlineSGD, *, student: Callable[..., TwoLayer] | None = None, **axes: Sequence[float]
     ) -> None:
         if not isinstance(base, OnlineSGD):
-            raise InputError(f"the base of a sweep is a {type(base).__name__}; expected an OnlineSGD")
+            raise InputError(f"the base of a sweep is {a_kind(base)}; expected an OnlineSGD")
         if not axes:
             raise InputError(f"a sweep without an axis; expected one or more of {', '.join(AXES)}")
         checked = {name: _axis(name, values) for name, values in axes.items()}

@@ -218,7 +218,7 @@ def generators_list() -> None:
         "own code (--allow-code; its weights by --set generator.weights=FILE); or a data set, whose teacher looks at the inputs:"
     )
     _say(
-        "a folder of PNG or IDX images, an IDX file (gzipped or not), or an array (n, ...) in .npy, .npz, .safetensors."
+        "a folder of PNG, JPEG or IDX images, an IDX file (gzipped or not), or an array (n, ...) in .npy, .npz, .safetensors."
     )
 
 
@@ -244,12 +244,13 @@ def generators_show(
     from gaussequiv.report import figures
     from gaussequiv.report.portraits import portrait
 
+    path = None if out is None else figures.figure_path(out)
     with _source(name, key, settings, allow_code) as source:
         carded = isinstance(source, Generator) and (name in zoo.SHIPPED or Path(name).suffix == ".safetensors")
         shown = portrait(source, zoo.card(name) if carded else {})
     for line in shown.lines:
         _say(line)
-    path = out or Path(f"{source.name}.png")
+    path = path or Path(f"{source.name}.png")
     figures.save(figures.portrait(shown), path)
     _say(f"written: {path}")
 
@@ -291,7 +292,7 @@ def _label(name: str) -> str:
     return Path(Path(name).resolve().name.removesuffix(".gz")).stem
 
 
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="IDX files, or a folder of PNG images.")]
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="IDX files, or a folder of PNG or JPEG images.")]
 Epochs = Annotated[int, typer.Option(help="Passes over the images.")]
 Seed = Annotated[int, typer.Option(help="Seed of weights, latents, noise and order.")]
 Device = Annotated[str, typer.Option(help="Where to train.")]

@@ -276,11 +276,11 @@ def portrait(shown: Portrait) -> Figure:
             panel = halves[1].subplots()
         law = shown.power_law
         _spectrum_panel(panel, shown.spectrum)
-        ranks = np.array([law.first, law.last], dtype=float)
-        panel.loglog(
-            ranks, law.scale * ranks**-law.exponent, color=PRACTICE, lw=1.5, label=f"rank$^{{-{law.exponent:.2f}}}$"
-        )
-        panel.legend(frameon=False)
+        if law is not None:
+            ranks = np.array([law.first, law.last], dtype=float)
+            falling = law.scale * ranks**-law.exponent
+            panel.loglog(ranks, falling, color=PRACTICE, lw=1.5, label=f"rank$^{{-{law.exponent:.2f}}}$")
+            panel.legend(frameon=False)
         figure.suptitle(f"{shown.name}\n{shown.sizes}", fontsize=10)
         return figure
 
@@ -298,10 +298,16 @@ def save(figure: Figure, path: str | Path) -> None:
     """Save a figure as PNG, PDF or SVG, by the suffix of the path, atomically."""
     from gaussequiv.models.storage import atomic_write
 
+    path = figure_path(path)
+    atomic_write(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata=_undated(path.suffix)))
+
+
+def figure_path(path: str | Path) -> Path:
+    """The path of a figure; refuses a suffix that figures are not saved with."""
     path = Path(path)
     if path.suffix not in FORMATS:
         raise InputError(f"a figure cannot be saved as {path.name!r}; expected the suffix {', '.join(FORMATS)}")
-    atomic_write(path, lambda temporary: figure.savefig(temporary, dpi=150, metadata=_undated(path.suffix)))
+    return path
 
 
 def svg(figure: Figure) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 4000  # of a generator, from which its spectrum is
 PICTURES = 36
+MANY = 20  # eigenvalues that a power law is fitted to, at least
 DEAD = 1e-6  # of the largest standard deviation: an input that varies less is called constant
 
 
@@ -53,15 +54,20 @@ class Portrait:
         return float(self.spectrum.sum() ** 2 / (self.spectrum**2).sum())
 
     @property
-    def power_law(self) -> PowerLaw:
-        """The power of the rank that the eigenvalues fall with."""
-        return power_law(self.spectrum)
+    def power_law(self) -> PowerLaw | None:
+        """The power of the rank that the eigenvalues fall with; None of so few of them that there is no law to see."""
+        return power_law(self.spectrum) if np.count_nonzero(self.spectrum > DEAD * self.spectrum[0]) >= MANY else None
 
     @property
     def lines(self) -> list[str]:
         """All of it in words."""
         constant = int((self.deviation <= DEAD * self.deviation.max()).sum())
         law = self.power_law
+        falls = (
+            f", eigenvalues fall as rank^-{law.exponent:.2f} (ranks {law.first} to {law.last}, up to {law.error:.0%})"
+            if law is not None
+            else ""
+        )
         return [
             f"{self.name}: {self.sizes}",
             *_card(self.card, "  "),
@@ -69,8 +75,7 @@ class Portrait:
             f"{self.deviation.min():.3g} to {self.deviation.max():.3g}"
             + (f" ({constant} constant)" if constant else ""),
             f"their covariance: top eigenvalue {self.top_share:.1%} of the trace, participation ratio "
-            f"{self.participation_ratio:.1f}, eigenvalues fall as rank^-{law.exponent:.2f} (ranks {law.first} to {law.last}, "
-            f"up to {law.error:.0%})",
+            f"{self.participation_ratio:.1f}{falls}",
         ]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaussequiv.errors import InputError, integer, number
+from gaussequiv.errors import InputError, a_kind, integer, number
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.networks import TwoLayer
@@ -260,7 +260,7 @@ def _family(problems: Sequence[OnlineSGD]) -> tuple[OnlineSGD, ...]:
         raise InputError("no problem was given; expected at least one OnlineSGD")
     for problem in problems:
         if not isinstance(problem, OnlineSGD):
-            raise InputError(f"a problem is a {type(problem).__name__}; expected an OnlineSGD")
+            raise InputError(f"a problem is {a_kind(problem)}; expected an OnlineSGD")
     first = problems[0]
     for number_, problem in enumerate(problems[1:], start=2):
         for name in ("model", "teacher", "teacher_on", "center"):

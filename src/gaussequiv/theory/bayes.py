@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from gaussequiv.errors import InputError, number
+from gaussequiv.errors import InputError, a_kind, number
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.losses import Labels, LogitLabels, SignLabels, panels
 from gaussequiv.maths.solvers import Status
@@ -44,7 +44,7 @@ def bayes_optimal(model: GaussianModel, alpha: Any, output: str = "linear", nois
 
     """
     if not isinstance(model, GaussianModel):
-        raise InputError(f"the model is a {type(model).__name__}; expected a GaussianModel")
+        raise InputError(f"the model is {a_kind(model)}; expected a GaussianModel")
     alphas, output = checked_grid("alpha", alpha, positive=True), checked_output(output)
     variance = number("noise", noise) ** 2 + (1.0 if output == "probit" else 0.0)
     if model.latent_dim == 0:
