@@ -18,7 +18,7 @@ import cases
 import gaussequiv as ge
 import oracles
 from gaussequiv import generators, simulation
-from gaussequiv.generators.estimation import Moments
+from gaussequiv.generators.moments import Moments
 from gaussequiv.maths.losses import LOSSES
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.simulation.batch import minimised

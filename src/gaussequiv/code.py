@@ -54,8 +54,7 @@ def call_code(name: str, what: str, arguments: Mapping[str, Any] | None = None) 
     short = name.partition(":")[2]
     if not callable(factory):
         raise InputError(
-            f"{what}: {short} is {a_kind(factory)}; expected a function"
-            + ("" if arguments else " without arguments")
+            f"{what}: {short} is {a_kind(factory)}; expected a function" + ("" if arguments else " without arguments")
         )
     try:
         return factory(**(arguments or {}))

@@ -112,7 +112,7 @@ def test_a_generator_of_other_shape_composes():
         (lambda: Generator(nn.Linear, 4), "the generator is a class; expected a torch module"),
         (lambda: Generator(nn.Identity(), 10**12), "expected 10000000 at most"),
         (lambda: Generator(lambda c: c, 2, prior={"z": None}), "the latents have no names; expected one prior"),
-        (lambda: Generator(lambda c: c, 2, prior=3), "prior of the latents is a int; expected a function"),
+        (lambda: Generator(lambda c: c, 2, prior=3), "prior of the latents is an int; expected a function"),
         (lambda: Generator(lambda z: z, {"z": 2}, prior={"y": None}), "prior=y for the latents z"),
     ],
 )
@@ -348,7 +348,7 @@ def test_code_with_its_weights(folder, files):
         ("{}:fails", {}, r"fails\(\) fails: ValueError: of the user"),
         ("{}:Net", {"arguments": {"depth": 2}}, r"Net\(depth\) fails: TypeError"),
         ("{}_broken:x", {}, "needs not_a_module_of_this_machine, which is missing"),
-        ("{}:number", {}, "number is a int; expected a function without arguments"),
+        ("{}:number", {}, "number is an int; expected a function without arguments"),
         ("{}:bare", {}, "does not say how many latents it has; set latent"),
         ("{}:function", {"latent": 2, "weights": "x.pt"}, "weights x.pt for a function; expected a torch module"),
         ("not code", {}, "expected package.module:factory"),

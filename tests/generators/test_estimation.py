@@ -9,7 +9,8 @@ import cases
 import gaussequiv as ge
 from gaussequiv import generators
 from gaussequiv.errors import InputError
-from gaussequiv.generators.estimation import Moments, _plan, _tree
+from gaussequiv.generators.moments import Accumulator, Moments, pack, tree, unpack
+from gaussequiv.generators.plan import Plan
 from gaussequiv.models.streams import Purpose, stream
 
 F = generators.gaussian_matrix(24, 8)
@@ -75,10 +76,29 @@ def test_the_result_does_not_depend_on_the_number_of_workers(samples):
 
 @pytest.mark.parametrize("samples", [1, 15, 16, 17, 100, 16_384, 16_385, 1_000_000])
 def test_the_plan_draws_every_sample_once(samples):
-    chunks = [chunk for group in _plan(samples) for chunk in group]
-    assert [index for index, _ in chunks] == list(range(len(chunks)))
-    assert sum(size for _, size in chunks) == samples
-    assert len(_plan(samples)) == min(16, samples)
+    plan = Plan(samples)
+    chunks = [(index, block.size) for block in plan.blocks for index in block.chunks]
+    assert sorted(index for index, _ in chunks) == list(range(len(chunks)))
+    assert sum(size for _, size in chunks) == sum(block.samples for block in plan.blocks) == samples
+    assert len(plan.groups) <= 16
+    sizes = [sum(block.samples for block in group) for group in plan.groups]
+    assert max(sizes) - min(sizes) <= plan.chunk
+
+
+@pytest.mark.parametrize(
+    ("fewer", "more"), [(16_384, 16_385), (100_000, 1_000_000), (262_144, 262_145), (20_000, 30_000)]
+)
+def test_a_plan_of_more_samples_begins_with_the_same_chunks(fewer, more):
+    first, then = ({(b.group, b.start): b for b in Plan(n).blocks if b.size == 1024} for n in (fewer, more))
+    assert all(then[at].chunks[: block.count] == block.chunks for at, block in first.items())
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5, 7, 100])
+def test_shards_share_all_blocks(shards):
+    plan = Plan(300_000)
+    parts = [plan.share((i, shards)) for i in range(1, shards + 1)]
+    assert [block for part in parts for block in part] == list(plan.blocks)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def moments(rng, n, shift=0.0):
@@ -91,12 +111,40 @@ def test_merged_parts_are_the_whole_and_can_be_taken_out_again(cuts):
     c, x = moments(rng, 64, shift=1e4)
     whole = Moments.of(c, x)
     parts = [Moments.of(*part) for part in zip(np.split(c, cuts), np.split(x, cuts), strict=True)]
-    merged = _tree(parts)
+    merged = tree(parts)
     rest = merged.without(parts[0])
     for name in ("mean_x", "mean_c", "xx", "xc", "cc"):
         np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-10, atol=1e-7)
         expected = getattr(Moments.of(c[cuts[0] :], x[cuts[0] :]), name)
         np.testing.assert_allclose(getattr(rest, name), expected, rtol=1e-10, atol=1e-7)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e4])
+@pytest.mark.parametrize("products", ["float64", "float32"])
+def test_sums_over_chunks_are_those_of_all_samples(shift, products):
+    rng = np.random.default_rng(1)
+    c, x = moments(rng, 96, shift)
+    x[:, 3] = 2 * x[:, 1]  # inputs of several sizes
+    sums = Accumulator(products)
+    for part in zip(np.split(c, [10, 11, 60]), np.split(x, [10, 11, 60]), strict=True):
+        sums.add(*part)
+    whole, found = Moments.of(c, x), sums.moments
+    tolerance = {"float64": 1e-12, "float32": 1e-5}[products] * (1 + shift * 1e-3)
+    assert found.count == 96
+    for name in ("mean_x", "mean_c", "xx", "xc", "cc"):
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=tolerance, atol=100 * tolerance)
+    again = Accumulator(products, sums.moments)
+    sums.add(c, x)
+    again.add(c, x)
+    np.testing.assert_array_equal(again.moments.xx, sums.moments.xx)  # going on from a saved state changes no bit
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_a_packed_triangle_is_the_whole_matrix(n):
+    A = np.random.default_rng(n).standard_normal((n, n))
+    A = A + A.T
+    assert pack(A).shape == (n * (n + 1) // 2,)
+    np.testing.assert_array_equal(unpack(pack(A), n), A)
 
 
 def test_a_large_mean_costs_no_accuracy():
@@ -110,9 +158,8 @@ def test_a_large_mean_costs_no_accuracy():
 def test_standard_errors_are_the_jackknife_over_the_groups_of_the_plan():
     """Naive twin: leave out each group of samples, estimate by the formulas with all samples in memory."""
     generator, samples = generators.single_layer(F, "relu"), 400
-    draws = [
-        generator.sample(size, stream(0, Purpose.ESTIMATE, chunk=i)) for group in _plan(samples) for i, size in group
-    ]
+    chunks = [(i, block.size) for block in Plan(samples).blocks for i in block.chunks]
+    draws = [generator.sample(size, stream(0, Purpose.ESTIMATE, chunk=i)) for i, size in chunks]
 
     def formulas(parts):
         c, x = (np.concatenate(piece) for piece in zip(*parts, strict=True))

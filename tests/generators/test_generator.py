@@ -158,7 +158,7 @@ def test_weights_survive_their_file(tmp_path):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: generators.Generator(3, latent=2), "the generator is a int; expected a torch module or a callable"),
+        (lambda: generators.Generator(3, latent=2), "the generator is an int; expected a torch module or a callable"),
         (lambda: generators.Generator(torch.sin, latent=()), "expected the shape of one latent"),
         (lambda: generators.Generator(torch.sin, latent=0), "expected the shape of one latent"),
         (lambda: generators.Generator(torch.sin, latent=2, device="nonsense"), "device 'nonsense' is not there"),

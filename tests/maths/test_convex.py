@@ -361,7 +361,7 @@ REFUSED = {
     "one that fails": (failing, r"the loss failing fails \(KeyError: 'no'\); expected a function of one number"),
     "words": (lambda x: "much", "fails .*expected a function of one number"),
     "three numbers": (lambda x: np.zeros(3), "fails .*expected a function of one number"),
-    "no function": (3, "the loss is a int; expected a convex function of one number"),
+    "no function": (3, "the loss is an int; expected a convex function of one number"),
 }
 
 

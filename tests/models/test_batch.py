@@ -34,7 +34,7 @@ PROBLEMS = {
         "5 weights; expected 6, the inputs",
     ),
     "five covariances": (lambda: ge.FullBatch(MODEL, ge.MeasuredTeacher(np.ones(5), 9.0)), "5 covariances; .* N=6"),
-    "no model": (lambda: ge.FullBatch(3, ge.Perceptron(THETA)), "the model is a int; expected a GaussianModel"),
+    "no model": (lambda: ge.FullBatch(3, ge.Perceptron(THETA)), "the model is an int; expected a GaussianModel"),
     "no teacher": (lambda: ge.FullBatch(MODEL, THETA), "the teacher is a ndarray; expected a Perceptron"),
     "another place": (lambda: batch(teacher_on="outputs"), "teacher_on='outputs'; expected 'latents' or 'inputs'"),
     "center=1": (lambda: batch(center=1), "center=1; expected True or False"),
@@ -57,7 +57,7 @@ PROBLEMS = {
         lambda: batch(loss="mse"),
         "unknown loss 'mse'; expected one of square, logistic, .* convex function",
     ),
-    "a number for a loss": (lambda: batch(loss=3), "the loss is a int; expected a name, a Loss or a convex function"),
+    "a number for a loss": (lambda: batch(loss=3), "the loss is an int; expected a name, a Loss or a convex function"),
     "a loss that is least at margin 0": (lambda: batch("sign", loss=np.square), "least at the margin 0, .* falls at 0"),
     "a loss that rises": (
         lambda: batch("sign", loss=lambda x: np.logaddexp(0, x)),

@@ -236,7 +236,7 @@ MISTAKES = {
     "nowhere_at_all:make": "there is no module nowhere_at_all; expected an installed one, or one in this folder",
     "gaussequiv.nowhere:make": "there is no module gaussequiv.nowhere",
     "{code}:nothing": "the module {code} has no nothing; expected a function of that name",
-    "{code}:constant": "constant is a int; expected a function without arguments",
+    "{code}:constant": "constant is an int; expected a function without arguments",
     "{code}:number": "number() returned a int; expected a torch module or a callable",
     "{code}:broken": "broken() fails: RuntimeError: no weights",
     "{code}:scores": "the teacher returned shape (64, 3); expected (64,), one label a sample",

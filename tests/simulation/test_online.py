@@ -416,7 +416,7 @@ def test_problems_that_share_no_stream_are_refused(name):
 def test_no_problem_and_no_problems_are_refused():
     with pytest.raises(InputError, match="no problem was given"):
         simulation.simulate_many((), ge.GaussianModel.isotropic(3), times=[1])
-    with pytest.raises(InputError, match="a problem is a int; expected an OnlineSGD"):
+    with pytest.raises(InputError, match="a problem is an int; expected an OnlineSGD"):
         simulation.simulate_many((3,), ge.GaussianModel.isotropic(3), times=[1])
 
 

@@ -191,7 +191,7 @@ def test_it_is_a_curve_and_refuses_what_is_none():
     assert (curve.status == ge.Status.OK).all()
     assert curve.provenance["problem"]["problem"] == "Bayes-optimal"
     for arguments, sentence in (
-        ((3, [1.0]), "the model is a int; expected a GaussianModel"),
+        ((3, [1.0]), "the model is an int; expected a GaussianModel"),
         ((ISOTROPIC, [0.0]), "expected finite numbers, positive and increasing"),
         ((ISOTROPIC, [1.0], "relu"), "output='relu'; expected one of"),
         ((ISOTROPIC, [1.0], "sign", -1.0), "noise=-1.0; expected"),

@@ -8,6 +8,9 @@ from gaussequiv.generators.conformance import check_generator as check_generator
 from gaussequiv.generators.datasets import Dataset as Dataset
 from gaussequiv.generators.datasets import dataset as dataset
 from gaussequiv.generators.estimation import estimate as estimate
+from gaussequiv.generators.estimation import estimate_shard as estimate_shard
+from gaussequiv.generators.estimation import field_covariances as field_covariances
+from gaussequiv.generators.estimation import merge as merge
 from gaussequiv.generators.features import Features as Features
 from gaussequiv.generators.features import first_layer as first_layer
 from gaussequiv.generators.features import measure_teacher as measure_teacher

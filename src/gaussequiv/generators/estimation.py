@@ -1,103 +1,55 @@
 r"""Estimation of the equivalent Gaussian model: one streaming pass over a fixed plan of seeded chunks.
 
-The law of the latents is known, $c \sim N(0, I)$, so the inputs are *regressed* on them: with scatter matrices S
-of P samples,
+The formulas are those of `moments`, the order of all sums is that of the `plan`, and who does the work is up to `engines`: the
+result is the same to the last bit for any number of workers, any order, and any number of interruptions. What is done is kept
+in a folder, if there is one: the same call goes on from there, and a call for more samples adds what is missing.
 
-    Phi = S_xc S_cc^-1,        residual = (S_xx - Phi S_cc Phi^T) / (P - D - 1),
-    Omega = Phi Phi^T + (1 - tr S_cc^-1) residual,        mean_x = mean(x) - Phi mean(c).
-
-Where latents have a prior of their own their covariance is not known: then Omega, Phi and Psi are the plain covariances of the
-same samples.
-
-The factor before the residual removes the noise of Phi from Phi Phi^T. The result is one joint covariance by construction
-and needs 1.6-14 times fewer samples than the plain moments.
-
-The plan depends on the number of samples only. Chunk i draws its latents from the stream (seed, i); centred float64
-moments are merged by Chan's formula in a fixed binary tree inside each of sixteen groups, and the groups in another: the
-result is the same to the last bit for any number of workers. Leaving out one group at a time gives the standard errors.
+Leaving out one of sixteen groups of samples at a time gives sixteen models, whose spread is that of the estimate: standard
+errors of its arrays, and of everything that is predicted from it.
 """
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
-from gaussequiv.errors import InputError, a_kind, integer
+from gaussequiv.errors import InputError, a_kind, integer, number
+from gaussequiv.generators.collection import Collection, Folder, all_of
 from gaussequiv.generators.conformance import require_a_map
 from gaussequiv.generators.datasets import Dataset
+from gaussequiv.generators.engines import Job, Report, work
+from gaussequiv.generators.moments import NAMES, PRODUCTS, Estimates, Moments, pack, tree
+from gaussequiv.generators.plan import CHUNK, GROUPS, Plan, checked_shard
 from gaussequiv.generators.priors import Prior
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import Inputs
-from gaussequiv.models.streams import Purpose, stream
+from gaussequiv.models.replicates import SYMMETRIC, Replicates
+from gaussequiv.models.storage import atomic_write_text
+from gaussequiv.models.streams import Purpose, as_rng
 
-CHUNK = 1024
-GROUPS = 16
+FINGERPRINT = 16  # samples that stand for a generator in the key of a folder
+FIRST = GROUPS * CHUNK  # samples before an accuracy is looked at; they are doubled then
+PLAN = "plan.json"
+
+Quantities = Callable[[GaussianModel], Any]
 
 
-Estimates = tuple[Array, ...]  # in the order of NAMES, the last two where the law of the latents is not known
-NAMES = ("Omega", "Phi", "mean_x", "Psi", "mean_c")
+@dataclass(frozen=True)
+class Shard:
+    """A part of an estimate that is done: (i, n), its blocks, and where their moments are."""
 
+    number: int
+    shards: int
+    blocks: int
+    folder: Path
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """Centred moments of P samples of (x, c): means and the scatter matrices S_xx, S_xc, S_cc (sums, not averages)."""
-
-    count: int
-    mean_x: Array
-    mean_c: Array
-    xx: Array
-    xc: Array
-    cc: Array
-
-    @classmethod
-    def of(cls, latents: Any, inputs: Any) -> "Moments":
-        """Moments of one chunk, in float64, centred before they are multiplied."""
-        c, x = np.asarray(latents, dtype=np.float64), np.asarray(inputs, dtype=np.float64)
-        mean_c, mean_x = c.mean(axis=0), x.mean(axis=0)
-        c, x = c - mean_c, x - mean_x
-        return cls(len(c), mean_x, mean_c, x.T @ x, x.T @ c, c.T @ c)
-
-    def merge(self, other: "Moments") -> "Moments":
-        """Moments of both sets of samples together (Chan, Golub and LeVeque)."""
-        return self._combine(other, 1)
-
-    def without(self, part: "Moments") -> "Moments":
-        """Moments of the samples that are not in `part`."""
-        return self._combine(part, -1)
-
-    def _combine(self, other: "Moments", sign: int) -> "Moments":
-        count = self.count + sign * other.count
-        share = sign * other.count / count
-        dx, dc = other.mean_x - self.mean_x, other.mean_c - self.mean_c
-        weight = share * self.count
-        return Moments(
-            count,
-            self.mean_x + share * dx,
-            self.mean_c + share * dc,
-            self.xx + sign * other.xx + weight * np.outer(dx, dx),
-            self.xc + sign * other.xc + weight * np.outer(dx, dc),
-            self.cc + sign * other.cc + weight * np.outer(dc, dc),
-        )
-
-    def plain(self) -> "Estimates":
-        """Omega, Phi, mean_x, Psi and mean_c: covariances and means of the samples."""
-        P = self.count - 1
-        return self.xx / P, self.xc / P, self.mean_x, self.cc / P, self.mean_c
-
-    def regression(self) -> tuple[Array, Array, Array]:
-        """Omega, Phi and mean_x by regression on the latents; where there are none, plain covariances."""
-        if not len(self.cc):
-            return self.xx / (self.count - 1), self.xc, self.mean_x
-        inverse = scipy.linalg.cho_factor(self.cc)
-        Phi = scipy.linalg.cho_solve(inverse, self.xc.T).T
-        residual = (self.xx - Phi @ self.xc.T) / (self.count - len(self.cc) - 1)
-        noise = np.trace(scipy.linalg.cho_solve(inverse, np.eye(len(self.cc))))
-        Omega = Phi @ Phi.T + (1 - noise) * (residual + residual.T) / 2
-        return Omega, Phi, self.mean_x - Phi @ self.mean_c
+    def __str__(self) -> str:
+        return f"shard {self.number} of {self.shards}: {self.blocks} blocks done in {self.folder}"
 
 
 def estimate(
@@ -106,6 +58,12 @@ def estimate(
     seed: int = 0,
     workers: int = 1,
     progress: Callable[[int, int], Any] | None = None,
+    *,
+    engine: Any = "threads",
+    folder: str | Path | None = None,
+    rtol: float | None = None,
+    quantities: Quantities | None = None,
+    products: str = "float64",
 ) -> GaussianModel:
     r"""The Gaussian model with the means and covariances of a generator, with standard errors.
 
@@ -118,77 +76,285 @@ def estimate(
             unknown (D = 0).
         samples: P, the number of samples; more than 4 (D + 2).
         seed: of the latents.
-        workers: threads that work on the sixteen groups; the result does not depend on it.
+        workers: how many blocks are worked on at a time; the result does not depend on it.
         progress: called with (samples done, samples in all).
+        engine: who does the work: "threads"; "processes", which also survives the death of one; any
+            `concurrent.futures.Executor`; a Dask client, or the address of a scheduler. The result does not depend on it.
+        folder: where the moments are kept. The same call goes on from what is there, and one for more samples extends it;
+            an interruption loses half a minute at most, or one chunk of 1,024 samples.
+        rtol: stop as soon as the standard errors of the quantities, relative to the largest of them, are at most this; the
+            number of samples doubles until then, from 16,384, and `samples` is the limit.
+        quantities: what has to be that accurate: a function of a model that returns an array. By default Q, R and T of two
+            random students and teachers.
+        products: precision of sums within a chunk, "float64" or "float32"; the others are in float64.
 
     Returns:
         A `GaussianModel` with Psi = I, unless the latents have a prior; of a generator one whose `standard_errors` hold those
-        of its arrays, entry by entry, from leaving out one sixteenth of the samples at a time.
+        of its arrays, entry by entry, and whose `replicates` are the sixteen models that each leave out one part of the samples.
 
     Raises:
         InputError: too few samples; a generator that fails or returns a NaN (the chunk is named), whose outputs depend on
-            others of their batch or change from call to call; latents that no Gaussian can stand for.
+            others of their batch or change from call to call; latents that no Gaussian can stand for; a folder of another
+            estimate; an engine that is none.
+        StorageError: a folder that cannot be written; workers that die again and again.
 
     """
-    if not callable(getattr(generator, "sample", None)):
-        raise InputError(
-            f"the generator is {a_kind(generator)}; expected a Generator, or Generator(it, latent=...)"
-        )
     if isinstance(generator, Dataset):
         return _exact(generator, progress)
-    D, samples, workers = generator.latent_dim, integer("samples", samples), integer("workers", workers)
-    if samples <= 4 * (D + 2):
-        raise InputError(f"{samples} samples for D={D} latents; expected more than {4 * (D + 2)} to regress on them")
-    prior = getattr(generator, "prior", None)
-    require_a_map(generator)
-    if isinstance(prior, Prior):
-        prior.require_gaussian_enough()
-    groups = _plan(samples)
-    done = 0
+    estimation = Estimation.of(generator, samples, seed, products, folder)
+    if rtol is None:
+        estimation.run(workers, engine, progress)
+        return estimation.model()
+    wanted = quantities or field_covariances(generator.input_dim, generator.latent_dim)
+    return _to_accuracy(estimation, number("rtol", rtol, positive=True), wanted, workers, engine, progress)
 
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress is not None:
-            progress(done, samples)
 
-    def group_moments(chunks: list[tuple[int, int]]) -> Moments:
-        return _tree(_chunk_moments(generator, seed, index, size, report) for index, size in chunks)
+def estimate_shard(
+    generator: Inputs,
+    samples: int,
+    shard: tuple[int, int],
+    folder: str | Path,
+    seed: int = 0,
+    workers: int = 1,
+    progress: Callable[[int, int], Any] | None = None,
+    *,
+    engine: Any = "threads",
+    products: str = "float64",
+) -> Shard:
+    """Do one of n parts of an estimate, (i, n), and leave its moments in a folder for `merge`; see `estimate`.
 
-    with ThreadPoolExecutor(workers) as pool:
-        parts = list(pool.map(group_moments, groups))
-    total = _tree(parts)
-    if prior is None:
-        _require_standard_normal(total)
-    found = Moments.regression if prior is None else Moments.plain
-    full = dict(zip(NAMES, found(total), strict=False))
-    errors = _jackknife(total, parts, found)
-    size = {
-        name: float(np.linalg.norm(errors[name]) / (np.linalg.norm(full[name]) or 1.0)) for name in ("Omega", "Phi")
-    }
-    provenance = {
-        "source": getattr(generator, "name", type(generator).__name__),
-        "samples": samples,
-        "seed": seed,
-        "estimator": "regression on the latents" if D and prior is None else "plain moments",
-        "relative_error": size,
-    }
-    return GaussianModel(**full, standard_errors=errors, provenance=provenance)
+    Each part may be done on another machine that sees the folder, and again by another number of parts: what is there is not
+    computed twice.
+    """
+    i, n = checked_shard(shard)
+    if isinstance(generator, Dataset):
+        raise InputError("a data set has no shards: its moments are exact, in one pass")
+    estimation = Estimation.of(generator, samples, seed, products, folder, (i, n))
+    estimation.run(workers, engine, progress)
+    return Shard(i, n, len(estimation.plan.share((i, n))), Path(folder))
+
+
+def merge(folder: str | Path) -> GaussianModel:
+    """The model from the shards in a folder, as `estimate` would have returned it.
+
+    Raises:
+        InputError: no such folder, or blocks that are missing.
+
+    """
+    path = Path(folder) / PLAN
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        estimation = Estimation(
+            plan=Plan(about["samples"]),
+            job=None,
+            about=about,
+            collection=Collection(Folder(Path(folder), about["key"])),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder} does not hold an estimate ({type(error).__name__}); expected a folder of shards"
+        ) from error
+    missing = estimation.collection.missing(estimation.plan)
+    if missing:
+        blocks = len(list(estimation.plan.blocks))
+        raise InputError(
+            f"{len(missing)} of {blocks} blocks of {about['samples']} samples are missing in {folder} (the first is number "
+            f"{list(estimation.plan.blocks).index(missing[0]) + 1}); run the shards that are not complete again"
+        )
+    return estimation.model()
+
+
+@dataclass(frozen=True)
+class Estimation:
+    """An estimate on its way.
+
+    Args:
+        plan: its blocks.
+        job: what there is to be done for each; None where all is done.
+        about: what it is an estimate of, as plain values.
+        collection: of the moments that are done.
+        shard: the part that is to be done.
+
+    """
+
+    plan: Plan
+    job: Job | None
+    about: Mapping[str, Any]
+    collection: Collection
+    shard: tuple[int, int] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        generator: Inputs,
+        samples: int,
+        seed: int,
+        products: str,
+        path: str | Path | None,
+        shard: tuple[int, int] | None = None,
+    ) -> "Estimation":
+        """Check the arguments of `estimate` and find what is done already."""
+        if not callable(getattr(generator, "sample", None)):
+            raise InputError(
+                f"the generator is {a_kind(generator)}; expected a Generator, or Generator(it, latent=...)"
+            )
+        D, samples, seed = generator.latent_dim, integer("samples", samples), integer("seed", seed, least=0)
+        if samples <= 4 * (D + 2):
+            raise InputError(
+                f"{samples} samples for D={D} latents; expected more than {4 * (D + 2)} to regress on them"
+            )
+        if products not in PRODUCTS:
+            raise InputError(f"products={products!r}; expected {' or '.join(map(repr, PRODUCTS))}")
+        prior = getattr(generator, "prior", None)
+        require_a_map(generator)
+        if isinstance(prior, Prior):
+            prior.require_gaussian_enough()
+        about = {
+            "source": getattr(generator, "name", type(generator).__name__),
+            "samples": samples,
+            "seed": seed,
+            "estimator": "regression on the latents" if D and prior is None else "plain moments",
+            "prior": prior is not None,
+            "products": products,
+        }
+        folder, share = None, None
+        if path is not None:
+            folder = Folder(Path(path), _key(generator, seed, products))
+            about["key"] = folder.key
+            share = Plan(samples).share(shard) if shard is not None else None
+        collection = Collection(folder, share=share)
+        job = Job(generator, seed, products, folder)
+        return cls(Plan(samples), job, about, collection, shard)
+
+    def run(self, workers: int, engine: Any, progress: Callable[[int, int], Any] | None) -> None:
+        """Do the blocks that are missing."""
+        assert self.job is not None
+        workers = integer("workers", workers)
+        if self.job.folder is not None:
+            atomic_write_text(self.job.folder.path / PLAN, json.dumps(dict(self.about), indent=1) + "\n")
+        missing = self.collection.missing(self.plan, self.shard)
+        total = sum(block.samples for block in self.plan.share(self.shard))
+        report = _counted(total - sum(block.samples for block in missing), total, progress)
+        try:
+            for block, moments in work(self.job, missing, self.collection.unfinished, engine, workers, report):
+                self.collection.put(block, moments)
+        finally:
+            self.collection.save()
+
+    def extended(self, samples: int) -> "Estimation":
+        """The same with another number of samples; what is done is kept."""
+        return Estimation(Plan(samples), self.job, {**self.about, "samples": samples}, self.collection)
+
+    def model(self) -> GaussianModel:
+        """The model of all samples, with those that leave out one group."""
+        known = not self.about["prior"]
+        found = Moments.regression if known else Moments.plain
+        parts: list[dict[str, Array]] = []
+
+        def kept() -> Iterator[Moments]:
+            for group in all_of(self.collection, self.plan):
+                parts.append(group.arrays(np.float32))
+                yield group
+
+        total = tree(kept())
+        if known:
+            total.require_standard_normal()
+        estimates = found(total)
+        names = NAMES[: len(estimates)]
+        replicates, errors = _left_out(total, parts, found, estimates, known)
+        full = dict(zip(names, estimates, strict=True))
+        size = {
+            name: float(np.linalg.norm(errors[name]) / (np.linalg.norm(full[name]) or 1.0)) for name in ("Omega", "Phi")
+        }
+        provenance = {k: v for k, v in self.about.items() if k not in ("prior", "key")} | {
+            "relative_error": size,
+            "moments_sha256": _digest(total),
+        }
+        return GaussianModel(**full, standard_errors=errors, replicates=replicates, provenance=provenance)
+
+
+def field_covariances(N: int, D: int, units: int = 2) -> Quantities:
+    r"""Q = $W \Omega W^T / N$, R = $W \Phi W^{*T} / \sqrt{N D}$ and T = $W^* \Psi W^{*T} / D$ of random weights, as one vector.
+
+    They are what the theory sees of a model at the start of a training; R is measured in units of $\sqrt{Q T}$.
+    """
+    rng = as_rng(0, Purpose.WEIGHTS)
+    W, teacher = rng.standard_normal((units, N)) / np.sqrt(N), rng.standard_normal((units, D)) / np.sqrt(max(D, 1))
+
+    def covariances(model: GaussianModel) -> Array:
+        Q, R, T = W @ model.Omega @ W.T, W @ model.Phi @ teacher.T, teacher @ model.Psi @ teacher.T
+        return np.concatenate([block[np.triu_indices(len(block))] for block in (Q, T)] + [R.ravel()])
+
+    return covariances
+
+
+def _to_accuracy(
+    estimation: Estimation,
+    rtol: float,
+    quantities: Quantities,
+    workers: int,
+    engine: Any,
+    progress: Callable[[int, int], Any] | None,
+) -> GaussianModel:
+    """Double the samples until the quantities are accurate, or there are no more."""
+    rows: list[dict[str, Any]] = []
+    limit = estimation.plan.samples
+    samples = min(FIRST, limit)
+    while True:
+        current = estimation.extended(samples)
+        current.run(workers, engine, progress)
+        model = current.model()
+        values, errors, _ = model.jackknife(quantities)
+        scale = float(np.abs(values).max()) or 1.0
+        reached = float(errors.max()) / scale
+        rows.append({"samples": samples, "relative_error": reached, "values": values.ravel().tolist()})
+        if reached <= rtol or samples == limit:
+            break
+        wanted = int(1.1 * samples * (reached / rtol) ** 2)
+        samples = min(limit, max(2 * samples, CHUNK * (min(wanted, 8 * samples) // CHUNK)))
+    found = {"rtol": rtol, "reached": reached <= rtol, "rows": rows}
+    return model.with_provenance({**model.provenance, "convergence": found})
+
+
+def _left_out(
+    total: Moments,
+    parts: list[dict[str, Array]],
+    found: Callable[[Moments], Estimates],
+    full: Estimates,
+    regressed: bool,
+) -> tuple[Replicates, dict[str, Array]]:
+    """The estimates without one group at a time, as differences from the estimate of all, and the standard errors of these."""
+    names = NAMES[: len(full)]
+    changes: dict[str, list[Array]] = {}
+    sums: dict[str, Any] = dict.fromkeys(names, 0.0)
+    squares: dict[str, Any] = dict.fromkeys(names, 0.0)
+    G = len(parts)
+    Phi = full[1]
+    while parts:
+        left = dict(zip(names, found(total.without(Moments.from_arrays(parts.pop(0)))), strict=True))
+        kept = {name: left[name] - of_all for name, of_all in zip(names, full, strict=True)}
+        for name, change in kept.items():
+            sums[name] += change
+            squares[name] += change**2
+        if regressed:
+            kept["residual"] = kept.pop("Omega") + Phi @ Phi.T - left["Phi"] @ left["Phi"].T
+        for name, change in kept.items():
+            packed = pack(change) if name in SYMMETRIC else change
+            changes.setdefault(name, []).append(packed.astype(np.float32))
+    errors = {name: np.sqrt((G - 1) / G * np.maximum(squares[name] - sums[name] ** 2 / G, 0.0)) for name in names}
+    return Replicates({name: np.stack(change) for name, change in changes.items()}), errors
 
 
 def _exact(data: Dataset, progress: Callable[[int, int], Any] | None) -> GaussianModel:
     """The moments of a finite set, in one pass."""
-    done = 0
+    report = _counted(0, len(data), progress)
 
     def parts() -> Iterable[Moments]:
-        nonlocal done
         for latents, inputs in data.chunks():
             yield Moments.of(latents, inputs)
-            done += len(inputs)
-            if progress is not None:
-                progress(done, len(data))
+            report(len(inputs))
 
-    total = _tree(parts())
+    total = tree(parts())
     provenance = {
         "source": data.name,
         "samples": len(data),
@@ -198,67 +364,31 @@ def _exact(data: Dataset, progress: Callable[[int, int], Any] | None) -> Gaussia
     return GaussianModel(total.xx / total.count, total.xc, mean_x=total.mean_x, provenance=provenance)
 
 
-def _require_standard_normal(moments: Moments) -> None:
-    """Refuse latents whose means or covariances are ten standard errors from those of N(0, I)."""
-    P = moments.count
-    shift, spread = np.abs(moments.mean_c), np.abs(moments.cc / P - np.eye(len(moments.cc))) / np.sqrt(2)
-    off = max(shift.max(initial=0.0), spread.max(initial=0.0))
-    if off > 10 / np.sqrt(P):
-        raise InputError(
-            "the latents are not standard normal; the estimate regresses on latents with mean 0 and covariance I"
-        )
+def _counted(done: int, total: int, progress: Callable[[int, int], Any] | None) -> Report:
+    """A function that adds up samples and passes on (done, in all)."""
+
+    def report(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(min(done, total), total)
+
+    if done:
+        report(0)
+    return report
 
 
-def _plan(samples: int) -> list[list[tuple[int, int]]]:
-    """Sixteen groups of chunks (index, size): a function of the number of samples only."""
-    full, rest = divmod(samples, CHUNK)
-    sizes = [CHUNK] * full + ([rest] if rest else [])
-    if len(sizes) < GROUPS:
-        pieces = min(GROUPS, samples)
-        sizes = [(i + 1) * samples // pieces - i * samples // pieces for i in range(pieces)]
-    edges = [g * len(sizes) // GROUPS for g in range(GROUPS + 1)]
-    groups = ([(i, sizes[i]) for i in range(a, b)] for a, b in zip(edges[:-1], edges[1:], strict=True))
-    return [group for group in groups if group]
+def _key(generator: Inputs, seed: int, products: str) -> str:
+    """Hash of what the moments of a chunk depend on: the generator by its first samples, the seed, the precision."""
+    latents, inputs = generator.sample(FINGERPRINT, as_rng(0, Purpose.CHECK))
+    digest = hashlib.sha256(f"{seed} {products} {CHUNK}".encode())
+    for array in (latents, inputs):
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
-def _chunk_moments(generator: Inputs, seed: int, index: int, size: int, report: Callable[[int], None]) -> Moments:
-    try:
-        latents, inputs = generator.sample(size, stream(seed, Purpose.ESTIMATE, chunk=index))
-    except InputError as error:
-        raise InputError(f"chunk {index} of the estimate (seed {seed}): {error}") from error
-    report(size)
-    return Moments.of(latents, inputs)
-
-
-def _tree(parts: Iterable[Moments]) -> Moments:
-    """Merge neighbours in a fixed binary tree, holding one partial result a level (a binary counter)."""
-    levels: list[Moments | None] = []
-    for part in parts:
-        carry = part
-        for level, waiting in enumerate(levels):
-            if waiting is None:
-                levels[level] = carry
-                break
-            carry, levels[level] = waiting.merge(carry), None
-        else:
-            levels.append(carry)
-    waiting_parts = [part for part in levels if part is not None]
-    total = waiting_parts[0]
-    for part in waiting_parts[1:]:
-        total = part.merge(total)
-    return total
-
-
-def _jackknife(total: Moments, parts: list[Moments], found: Callable[[Moments], Estimates]) -> dict[str, Array]:
-    """Standard errors of what is found from moments, leaving out one group at a time."""
-    full = found(total)
-    names = NAMES[: len(full)]
-    sums: dict[str, Any] = dict.fromkeys(names, 0.0)
-    squares: dict[str, Any] = dict.fromkeys(names, 0.0)
-    for part in parts:
-        for name, value, of_all in zip(names, found(total.without(part)), full, strict=True):
-            change = value - of_all
-            sums[name] = sums[name] + change
-            squares[name] = squares[name] + change**2
-    G = len(parts)
-    return {name: np.sqrt((G - 1) / G * np.maximum(squares[name] - sums[name] ** 2 / G, 0.0)) for name in names}
+def _digest(moments: Moments) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(moments.arrays().items()):
+        digest.update(f"{name}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

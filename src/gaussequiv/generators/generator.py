@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaussequiv.errors import InputError, integer
+from gaussequiv.errors import InputError, a_kind, integer
 from gaussequiv.generators import composition
 from gaussequiv.generators.calls import Call, NoTensorError
 from gaussequiv.generators.priors import Prior
@@ -74,8 +74,8 @@ class Generator:
 
     def __post_init__(self) -> None:
         if not callable(self.module) or (isinstance(self.module, type) and issubclass(self.module, nn.Module)):
-            kind = "class" if isinstance(self.module, type) else type(self.module).__name__
-            raise InputError(f"the generator is a {kind}; expected a torch module or a callable")
+            kind = "a class" if isinstance(self.module, type) else a_kind(self.module)
+            raise InputError(f"the generator is {kind}; expected a torch module or a callable")
         if not (self.output is None or callable(self.output) or type(self.output) in (int, str)):
             raise InputError(
                 f"output={self.output!r}; expected a position, a name, or a function of what the module returns"

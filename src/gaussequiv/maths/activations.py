@@ -568,6 +568,4 @@ def activation(choice: "str | Activation | Callable[[Array], Array]") -> Activat
         case _ if callable(choice):
             return Custom(choice)
         case _:
-            raise InputError(
-                f"the activation is {a_kind(choice)}; expected a name, an Activation or a callable"
-            )
+            raise InputError(f"the activation is {a_kind(choice)}; expected a name, an Activation or a callable")

@@ -2,7 +2,7 @@ r"""Full-batch learning: `FullBatch`, on the inputs of a model (or features), an
 
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -10,14 +10,20 @@ import numpy as np
 
 from gaussequiv.errors import InputError, a_kind, integer, number
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.lanczos import density_of_states, relaxation_rule
 from gaussequiv.maths.losses import Loss, loss
 from gaussequiv.maths.resolvents import Resolvents
 from gaussequiv.models.gaussian import GaussianModel, _array, _frozen
 from gaussequiv.models.networks import TwoLayer
+from gaussequiv.models.operator import OperatorModel, product
 from gaussequiv.models.problems import require_latents
 from gaussequiv.models.teachers import MeasuredTeacher, Output, Perceptron, checked_output
 
 TINY = 1e-9  # of margins and of slopes, relative to usual ones
+LONGEST = 1e5  # 1 / the smallest kappa that nodes of an operator stand for, in units of 1 / the mean eigenvalue
+COUNTED = 4096  # inputs up to which all eigenvalues of an operator are computed
+ACCURACY = 1e-6  # of sums over them
+PROBES = 16  # random vectors for the spectrum of an operator
 BOUNDARY = 1e-6  # part of the variance of a teacher's field by which the inputs may seem to explain more than all of it
 
 
@@ -30,7 +36,8 @@ class FullBatch:
     with inputs and latents centred by the model's means, and no intercept. A penalty 0 is the limit $\lambda \to 0^+$.
 
     Args:
-        model: the Gaussian model of latents and inputs (or features).
+        model: the Gaussian model of latents and inputs (or features), or an `OperatorModel` where Omega is too large to be
+            held.
         teacher: a `Perceptron`, on the latents or, with `teacher_on="inputs"`, on the inputs; a `TwoLayer` for regression
             with the square loss; a `MeasuredTeacher`.
         loss: a name (square, logistic, hinge, squared-hinge, huber, absolute), a `Loss`, or a convex function of the margin
@@ -45,7 +52,7 @@ class FullBatch:
 
     """
 
-    model: GaussianModel
+    model: GaussianModel | OperatorModel
     teacher: Perceptron | TwoLayer | MeasuredTeacher
     loss: Loss | str | Callable[[Array], Array] = "square"
     penalty: float | None = None
@@ -55,8 +62,8 @@ class FullBatch:
 
     def __post_init__(self) -> None:
         teacher = self.teacher
-        if not isinstance(self.model, GaussianModel):
-            raise InputError(f"the model is {a_kind(self.model)}; expected a GaussianModel")
+        if not isinstance(self.model, GaussianModel | OperatorModel):
+            raise InputError(f"the model is {a_kind(self.model)}; expected a GaussianModel or an OperatorModel")
         if not isinstance(teacher, Perceptron | TwoLayer | MeasuredTeacher):
             raise InputError(
                 f"the teacher is {a_kind(teacher)}; expected a Perceptron, a TwoLayer or a MeasuredTeacher"
@@ -79,6 +86,8 @@ class FullBatch:
             )
         if not self.center and not (isinstance(teacher, Perceptron) and self._linear_square):
             raise InputError("center=False is for the square loss on linear labels of a Perceptron; leave it out")
+        if not self.center and isinstance(self.model, OperatorModel):
+            raise InputError("center=False needs the matrices of a GaussianModel; leave it out, or pass model.dense")
         if self.penalty is not None:
             number("penalty", self.penalty)
 
@@ -121,8 +130,10 @@ class FullBatch:
             return teacher.covariance * (np.sqrt(np.pi / 2) if teacher.output == "sign" else 1.0)
         if isinstance(teacher, TwoLayer):
             slopes = teacher.activation.slope(np.diag(self._overlap))  # type: ignore[union-attr]
-            return np.asarray(source @ (teacher.weights.T @ (teacher.readout * slopes)) / np.sqrt(teacher.dim))
-        covariance = source @ teacher.weights / np.sqrt(teacher.dim)
+            direction = teacher.weights.T @ (teacher.readout * slopes)
+        else:
+            direction = teacher.weights
+        covariance = product(source, direction[:, None])[:, 0] / np.sqrt(teacher.dim)
         return np.asarray(covariance + model.mean_x * self._field_mean)
 
     @cached_property
@@ -153,7 +164,7 @@ class FullBatch:
         r"""Covariance of the teacher's fields, $B \Psi B^T / D$."""
         B = np.atleast_2d(self.teacher.weights)  # type: ignore[union-attr]
         covariance = self.model.Psi if self.teacher_on == "latents" else self.model.Omega
-        return np.asarray(B @ covariance @ B.T / B.shape[1])
+        return np.asarray(B @ product(covariance, B.T) / B.shape[1])
 
     @property
     def _field_mean(self) -> float:
@@ -173,10 +184,9 @@ class FullBatch:
             InputError: the inputs explain more than all of the field's variance.
 
         """
-        omega, tau, E = self._modes
-        sums = Resolvents.of_directions(omega, tau, self.field_square, self.field_noise)
-        if 0 < self.too_much <= self._seen_by_chance(omega, E):
-            return Resolvents.of_directions(omega, tau / (1 + self.too_much), self.field_square, self.field_noise)
+        sums = self._sums
+        if 0 < self.too_much <= self._seen_by_chance:
+            return replace(sums, parts=sums.parts / (1 + self.too_much))
         if self.too_much > BOUNDARY:
             found, of = f"{sums.seen:.4g}", f"{self.field_square:.4g}"
             raise InputError(
@@ -188,6 +198,14 @@ class FullBatch:
                 )
             )
         return sums
+
+    @cached_property
+    def _sums(self) -> Resolvents:
+        """The spectrum as it was measured or computed."""
+        if isinstance(self.model, OperatorModel):
+            return quadrature(self.model, self.field_covariance, self.field_square, self.field_noise)
+        omega, tau, _ = self._modes
+        return Resolvents.of_directions(omega, tau, self.field_square, self.field_noise)
 
     @cached_property
     def _modes(self) -> tuple[Array, Array, Array]:
@@ -204,15 +222,19 @@ class FullBatch:
     @cached_property
     def too_much(self) -> float:
         """The part of the field's variance by which the inputs explain more than all of it: 0, or an error of sampling."""
-        omega, tau, _ = self._modes
-        seen = Resolvents.of_directions(omega, tau, self.field_square, self.field_noise).seen
-        return max(0.0, float(seen) / self.field_square - 1)
+        return max(0.0, self._sums.seen / self.field_square - 1)
 
-    def _seen_by_chance(self, omega: Array, E: Array) -> float:
+    @property
+    def _seen_by_chance(self) -> float:
         """How much of the field's variance three standard errors of a measured covariance may seem to explain too much."""
         teacher = self.teacher
-        if not isinstance(teacher, MeasuredTeacher) or teacher.standard_error is None:
+        if (
+            isinstance(self.model, OperatorModel)
+            or not isinstance(teacher, MeasuredTeacher)
+            or teacher.standard_error is None
+        ):
             return 0.0
+        omega, _, E = self._modes
         errors = E.T**2 @ teacher.standard_error**2 * (np.pi / 2 if teacher.output == "sign" else 1.0)
         bias = float((errors[omega > 0] / omega[omega > 0]).sum()) / self.field_square
         return bias + 6 * float(np.sqrt(bias / max(1, int(np.count_nonzero(omega)))))
@@ -231,7 +253,7 @@ class FullBatch:
         """
         if not isinstance(self.teacher, MeasuredTeacher):
             return self
-        omega, (_, E) = self.resolvents.omega, self.model.eigenmodes
+        omega, _, E = self._modes
         part = E.T @ self.field_covariance
         theta = np.sqrt(len(omega)) * (E @ np.divide(part, omega, out=np.zeros_like(part), where=omega > 0))
         noise = np.sqrt(self.unlearnable * self.field_square)
@@ -253,6 +275,38 @@ class FullBatch:
             "center": self.center,
             "field": {"variance": sums.rho, "noise": sums.noise, "linear_in_inputs": sums.seen},
         }
+
+
+def quadrature(model: OperatorModel, covariance: Array, rho: float, noise: float) -> Resolvents:
+    r"""The resolvent sums of an operator from nodes: a block Krylov space of the teacher's direction, and a density of states.
+
+    $1 / (\kappa + \omega) = \int_0^\infty e^{-\kappa s} e^{-\omega s} ds$: what stands for the modes in relaxation up to a
+    time s does so in resolvents down to $\kappa \sim 1 / s$, which is 1e-5 of the mean eigenvalue.
+    """
+    N = model.input_dim
+    guess = np.random.default_rng(0).standard_normal((N, PROBES))
+    mean = float((guess * product(model.Omega, guess)).sum() / (guess**2).sum()) or 1.0
+    rule = relaxation_rule(
+        model.Omega, np.zeros((N, 0)), covariance[:, None], longest=LONGEST / mean, tolerance=ACCURACY
+    )
+    if model.density is None:
+        density = density_of_states(
+            model.Omega, N=N, probes=N if N <= COUNTED else PROBES, longest=LONGEST / mean, tolerance=ACCURACY
+        )
+        nodes, weights = density.rho, density.omega
+    else:
+        nodes, weights = model.density
+    seen = rule.rho > N * np.finfo(float).eps * rule.rho.max()
+    parts = np.divide(rule.vectors[0] ** 2, rule.rho, out=np.zeros_like(rule.rho), where=seen)
+    nodes = np.where(nodes > N * np.finfo(float).eps * nodes.max(), nodes, 0.0)
+    silent = np.zeros(len(nodes))
+    return Resolvents(
+        omega=np.concatenate([rule.rho, nodes]),
+        parts=np.concatenate([parts, silent]),
+        rho=rho,
+        noise=noise,
+        weights=np.concatenate([np.zeros(len(parts)), weights]),
+    )
 
 
 @dataclass(frozen=True, eq=False)

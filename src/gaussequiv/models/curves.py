@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
@@ -27,6 +28,7 @@ AXES = {
     "v": ("unit", "output"),
     "means": ("unit",),
 }
+GROUPS = 16  # parts of the samples of an estimate
 _STATUSES = tuple(Status)
 FORMAT, GRID = "gaussequiv-curve", "gaussequiv-curves"  # one curve, and those of a sweep
 
@@ -41,6 +43,9 @@ class Curve:
     Full-batch curves have the coordinate `alpha` = n / N (`samples` for a kernel) and, with a grid of penalties, `penalty`;
     their variables are `test_error`, `train_loss`, `train_error`, `V`, `q`, `m`, `norm`, `residual`, `status` and
     `test_error_se`.
+
+    What is predicted from an estimated model has the errors of the estimate: `*_se`, and `*_bias`, the part that a finite number
+    of samples adds to a quantity; `corrected` is without it.
     """
 
     data: "xr.Dataset"
@@ -160,6 +165,31 @@ class Curve:
             sentence = status[index].sentence + (f" ({why})" if why else "")
             found.append(f"{where}: {status[index]}: {reasons.get(index, sentence)}")
         return tuple(found)
+
+    @property
+    def corrected(self) -> "Curve":
+        """The prediction for the generator itself: without the bias that a model from a finite number of samples has."""
+        names = [str(name) for name in self.data.data_vars if f"{name}_bias" in self.data]
+        data = self.data.assign({name: self.data[name] - self.data[f"{name}_bias"] for name in names})
+        return Curve(data.drop_vars([f"{name}_bias" for name in names]))
+
+    @property
+    def of_model(self) -> "Curve":
+        """The prediction for the model as it is, the law of the Gaussian twin: without the errors of an estimate."""
+        names = [str(name).removesuffix("_bias") for name in self.data.data_vars if str(name).endswith("_bias")]
+        return Curve(self.data.drop_vars([f"{name}_{part}" for name in names for part in ("se", "bias")]))
+
+    @property
+    def band(self) -> tuple[Array, Array] | None:
+        """Where the test error for the generator itself lies with a chance of 95 %: lower and upper ends; None without errors.
+
+        The ends are those of Student's law with as many degrees of freedom as there are parts of the samples, less one.
+        """
+        if "test_error_bias" not in self.data:
+            return None
+        reach = stdtrit(GROUPS - 1, 0.975) * self.data["test_error_se"].values
+        middle = self.corrected.test_error
+        return middle - reach, middle + reach
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a point; matrices become columns such as Q_0_1."""

@@ -17,6 +17,7 @@ from gaussequiv.errors import InputError, integer
 from gaussequiv.maths.activations import Activation, activation
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.layers import layer
+from gaussequiv.models.replicates import Replicates, Spread, jackknife
 from gaussequiv.models.storage import load_arrays, save_arrays
 from gaussequiv.models.streams import as_rng
 
@@ -34,8 +35,10 @@ class GaussianModel:
         Psi: covariance of the latents, (D, D); the identity if left out.
         mean_x: mean of the inputs, (N,); zero if left out.
         mean_c: mean of the latents, (D,); zero if left out.
-        standard_errors: of its arrays (their shapes) and rho (modes), where the model was estimated.
+        standard_errors: of its arrays (their shapes), where the model was estimated.
         provenance: where the numbers came from, plain JSON values.
+        replicates: the models that leave out one part of the samples at a time, where it was estimated; they carry its
+            errors on to all that is predicted from it.
 
     Raises:
         InputError: wrong shapes, NaN, or matrices that are not one joint covariance (an eigenvalue below -1e-10 of the
@@ -50,6 +53,7 @@ class GaussianModel:
     mean_c: Array = None  # type: ignore[assignment]
     standard_errors: Mapping[str, Array] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    replicates: Replicates | None = None
 
     def __post_init__(self) -> None:
         Omega, Phi = _matrix("Omega", self.Omega), _matrix("Phi", self.Phi, empty=True)
@@ -224,21 +228,72 @@ class GaussianModel:
         residual = self.Omega - self.Phi @ regression
         return _root(self.Psi), regression, _root((residual + residual.T) / 2)
 
+    # --- errors of an estimate ---
+
+    def replicate(self, index: int) -> "GaussianModel":
+        """The model without part `index` of the samples.
+
+        Raises:
+            InputError: a model that was not estimated has none.
+
+        """
+        count = 0 if self.replicates is None else len(self.replicates)
+        if self.replicates is None or not 0 <= index < count:
+            raise InputError(f"there is no replicate {index}: this model has {count}, which `estimate` makes")
+        # differences are rounded to float32, and what is left need not be one joint covariance to the last bit
+        model = object.__new__(GaussianModel)
+        for name in ("Phi", "Psi", "mean_x", "mean_c"):
+            array: Array = getattr(self, name)
+            object.__setattr__(model, name, _frozen(array + self.replicates.change(name, index, len(array))))
+        Omega = self.Omega + self.replicates.change("Omega", index, self.input_dim)
+        if "residual" in self.replicates.changes:
+            Omega += model.Phi @ model.Phi.T - self.Phi @ self.Phi.T
+            Omega += self.replicates.change("residual", index, self.input_dim)
+        object.__setattr__(model, "Omega", _frozen(Omega))
+        for name, value in (("standard_errors", {}), ("provenance", {**self.provenance}), ("replicates", None)):
+            object.__setattr__(model, name, value)
+        return model
+
+    def jackknife(self, function: "Callable[[GaussianModel], Any]") -> Spread:
+        r"""A function of the model with the standard error and the bias that finite samples give it.
+
+        For $f$ of all samples and $f_{-g}$ without part g of G: error$^2 = \frac{G - 1}{G} \sum_g (f_{-g} - \bar f)^2$, bias
+        $(G - 1)(\bar f - f)$, of order 1 / P, with $\bar f$ the mean of the $f_{-g}$.
+        """
+        if self.replicates is None:
+            raise InputError("this model has no replicates; expected one that `estimate` made")
+        full = np.asarray(function(self), dtype=np.float64)
+        left_out = [function(self.replicate(g)) for g in range(len(self.replicates))]
+        return jackknife(full, np.stack([np.asarray(value, dtype=np.float64) for value in left_out]))
+
+    def with_provenance(self, provenance: Mapping[str, Any]) -> "GaussianModel":
+        """The same numbers with other words on where they came from."""
+        model = object.__new__(GaussianModel)
+        model.__dict__.update(self.__dict__)
+        object.__setattr__(model, "provenance", dict(provenance))
+        return model
+
     # --- files ---
 
     def save(self, path: str | Path) -> None:
         """Save as one safetensors file with a checksum, atomically."""
         arrays = {name: getattr(self, name) for name in ("Omega", "Phi", "Psi", "mean_x", "mean_c")}
         arrays |= {f"standard_error_{name}": value for name, value in self.standard_errors.items()}
+        if self.replicates is not None:
+            arrays |= {f"replicate_{name}": value for name, value in self.replicates.changes.items()}
         save_arrays(path, "model", arrays, dict(self.provenance))
 
     @classmethod
     def load(cls, path: str | Path) -> "GaussianModel":
         """Load what `save` saved; refuses missing, foreign, damaged and newer files in one sentence."""
         arrays, provenance = load_arrays(path, "model")
-        mark = "standard_error_"
-        errors = {name.removeprefix(mark): arrays.pop(name) for name in list(arrays) if name.startswith(mark)}
-        return cls(**arrays, standard_errors=errors, provenance=provenance)
+
+        def marked(mark: str) -> dict[str, Array]:
+            return {name.removeprefix(mark): arrays.pop(name) for name in list(arrays) if name.startswith(mark)}
+
+        errors, changes = marked("standard_error_"), marked("replicate_")
+        replicates = Replicates(changes) if changes else None
+        return cls(**arrays, standard_errors=errors, replicates=replicates, provenance=provenance)
 
     def __repr__(self) -> str:
         return f"GaussianModel(N={self.input_dim}, D={self.latent_dim}, source={self.provenance.get('source', 'arrays')!r})"

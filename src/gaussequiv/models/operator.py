@@ -30,6 +30,8 @@ class OperatorModel:
         mean_x: mean of the inputs, (N,); zero if left out.
         mean_c: mean of the latents, (D,); zero if left out.
         provenance: where the numbers came from, plain JSON values.
+        density: eigenvalues of Omega, (n,), and the weight of each in a mean over all, (n,), where they are known; otherwise
+            the theory finds them with random vectors.
 
     Raises:
         InputError: shapes that do not fit, complex or infinite numbers, or matrices that random vectors show not to be one
@@ -44,6 +46,7 @@ class OperatorModel:
     mean_x: Array = None  # type: ignore[assignment]
     mean_c: Array = None  # type: ignore[assignment]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    density: tuple[Array, Array] | None = None
 
     def __post_init__(self) -> None:
         Phi = _operator("Phi", self.Phi)

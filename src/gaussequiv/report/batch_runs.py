@@ -12,6 +12,7 @@ from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.batch import FullBatch
 from gaussequiv.models.curves import Curve
+from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, stream
@@ -39,12 +40,27 @@ class BatchRun(Stages):
     @cached_property
     def problem(self) -> FullBatch:
         """Model, teacher and loss."""
-        e, teacher = self.experiment.batch, self.teacher
+        return self._problem(self.model, self.teacher)
+
+    def _problem(self, model: GaussianModel, teacher: Perceptron | TwoLayer | MeasuredTeacher) -> FullBatch:
+        e = self.experiment.batch
         if isinstance(teacher, MeasuredTeacher):
-            return FullBatch(self.model, teacher, e.loss)
+            return FullBatch(model, teacher, e.loss)
         noise = e.noise if isinstance(teacher, TwoLayer) else 0.0
         on = self.experiment.teacher_on("batch")
-        return FullBatch(self.model, teacher, e.loss, noise=noise, teacher_on=on, center=e.center)
+        return FullBatch(model, teacher, e.loss, noise=noise, teacher_on=on, center=e.center)
+
+    def errors_of(self, model: GaussianModel) -> Array:
+        """The predicted test errors of another model of the inputs, where the teacher is known without it."""
+        e = self.experiment.batch
+        if e.from_code or not e.in_closed_form or self.experiment.measures_inputs_below_features:
+            raise InputError(
+                'estimate.of = "error" needs a teacher in closed form; use "fields" with one that is measured'
+            )
+        on = self.experiment.teacher_on("batch")
+        problem = self._problem(model, self._drawn(model.latent_dim if on == "latents" else model.input_dim))
+        errors = predict(problem, alpha=np.array(e.alphas), penalty=self._penalty, band=False).test_error
+        return np.where(np.isfinite(errors), errors, 1.0)
 
     @cached_property
     def teacher(self) -> Perceptron | TwoLayer | MeasuredTeacher:

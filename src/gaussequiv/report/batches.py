@@ -12,7 +12,7 @@ from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.storage import atomic_write_text
-from gaussequiv.report.comparison import LEVEL, UNDECIDED
+from gaussequiv.report.comparison import LEVEL, UNDECIDED, beside, model_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,9 +26,10 @@ NOTHING = 1e-10  # of the largest value of a quantity, or test error: below it b
 class BatchComparison:
     r"""A theory and a simulation at the same sample complexities and penalties.
 
-    $z = (\text{simulation} - \text{theory}) / \text{standard error over seeds}$, of the test error and of the training loss,
-    at every point. With S seeds z follows Student's law with S - 1 degrees of freedom. The bound on all n scores together is
-    Student's quantile at 1 - level / (2 n), which holds however they are correlated: the points of one seed share samples.
+    $z = (\text{simulation} - \text{theory}) / \text{standard error}$, over seeds and of an estimated model, of the test error
+    and of the training loss, at every point. With S seeds z follows Student's law with S - 1 degrees of freedom. The bound on all
+    n scores together is Student's quantile at 1 - level / (2 n), which holds however they are correlated: the points of one
+    seed share samples.
     """
 
     theory: Curve
@@ -54,7 +55,7 @@ class BatchComparison:
                 raise InputError(f"the curves have other values of {name}; predict and simulate at the same ones")
         if "test_error_se" not in practice.data or practice.data.sizes.get("seed", 0) < 2:
             raise InputError("the second curve has no standard errors; simulate at least two seeds")
-        comparison = cls(theory, practice, level)
+        comparison = cls(beside(theory, practice), practice, level)
         if not comparison.count:
             doubts = [*theory.doubts, *practice.doubts]
             why = f": {doubts[0]}" if doubts else ""
@@ -75,10 +76,8 @@ class BatchComparison:
 
     def values(self, name: str) -> tuple[Array, Array, Array]:
         """Theory, simulation and its standard error of "test_error" or "train_loss", on the grid of the curves."""
-        return tuple(  # type: ignore[return-value]
-            np.asarray(curve.data[variable].values)
-            for curve, variable in ((self.theory, name), (self.practice, name), (self.practice, f"{name}_se"))
-        )
+        theory, practice = (np.asarray(curve.data[name].values) for curve in (self.theory, self.practice))
+        return theory, practice, np.hypot(self.practice.data[f"{name}_se"].values, model_error(self.theory, name))
 
     def z(self, name: str = "test_error") -> Array:
         """(simulation - theory) / standard error; NaN where either is not finite or zero, or the seeds do not differ.

@@ -13,6 +13,7 @@ from gaussequiv.code import is_code
 
 if TYPE_CHECKING:
     from gaussequiv.models.curves import Curve
+    from gaussequiv.models.gaussian import GaussianModel
     from gaussequiv.models.sweeps import Curves
     from gaussequiv.report.batch_runs import BatchRun
     from gaussequiv.report.experiments import Run
@@ -98,16 +99,61 @@ def estimate(
     settings: Settings = None,
     out: Out = None,
     allow_code: AllowCode = False,
+    rtol: Annotated[
+        float | None, typer.Option("--rtol", help="Short for --set estimate.rtol=X: samples until it is so accurate.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Do part I of N, on any machine; then `merge`.")
+    ] = None,
 ) -> None:
-    """Estimate the equivalent Gaussian model of a generator."""
+    """Estimate the equivalent Gaussian model of a generator; the same command again goes on, more samples are added."""
+    part = None if shard is None else _shard(shard)
+    overrides = [*(settings or []), *([f"estimate.rtol={rtol}"] if rtol is not None else [])]
+    with _run(None, file, generator, overrides, out, allow_code) as run:
+        if part is not None:
+            _say(str(run.estimate_shard(part)))
+            return
+        _show_model(run, run.model)
+
+
+@app.command()
+def merge(
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
+) -> None:
+    """Put the shards of an estimate together: the experiment and --out are those of `estimate --shard`."""
     with _run(None, file, generator, settings, out, allow_code) as run:
-        model = run.model
-        _say(f"{model!r}")
-        rho = model.spectrum
-        _say(f"top eigenvalue {rho[-1]:.4g} ({rho[-1] / rho.sum():.1%} of the trace)")
-        for name, error in model.provenance.get("relative_error", {}).items():
-            _say(f"relative standard error of {name}: {error:.2e}")
-        _say(f"written: {run.folder / 'model.safetensors'}")
+        _show_model(run, run.merged)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    from gaussequiv.errors import InputError
+
+    number, slash, shards = text.partition("/")
+    if not (slash and number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
+        raise InputError(f"--shard {text}: expected I/N with I from 1 to N, such as 3/8")
+    return int(number), int(shards)
+
+
+def _show_model(run: "Run | BatchRun", model: "GaussianModel") -> None:
+    """What was estimated, how accurately, and where it is."""
+    _say(f"{model!r}")
+    rho = model.spectrum
+    _say(f"top eigenvalue {rho[-1]:.4g} ({rho[-1] / rho.sum():.1%} of the trace)")
+    convergence = model.provenance.get("convergence")
+    if convergence:
+        _table(
+            ("samples", "relative error"),
+            [[str(row["samples"]), f"{row['relative_error']:.2e}"] for row in convergence["rows"]],
+        )
+        if not convergence["reached"]:
+            _say(f"rtol = {convergence['rtol']:g} is not reached with these samples; allow for more of them")
+    for name, error in model.provenance.get("relative_error", {}).items():
+        _say(f"relative standard error of {name}: {error:.2e}")
+    _say("written: " + ", ".join(map(str, [run.folder / "model.safetensors", *run.draw_convergence()])))
 
 
 @app.command()

@@ -21,11 +21,24 @@ LEVEL = 0.01  # chance that a correct theory is said to depart somewhere on the 
 STRETCHES = 4  # parts of the curve whose mean departure is tested as well: small but steady ones add up
 
 
+def beside(theory: Curve, practice: Curve) -> Curve:
+    """The prediction for what was simulated: a generator, without the bias of an estimate, or its twin, the model as it is."""
+    return theory.of_model if practice.provenance.get("twin") else theory.corrected
+
+
+def model_error(theory: Curve, name: str = "test_error") -> Array:
+    """The standard error that a prediction has from an estimated model; zero where there is none."""
+    if f"{name}_se" not in theory.data:
+        return np.zeros(theory.data[name].shape)
+    return np.nan_to_num(theory.data[f"{name}_se"].values)
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     r"""A theory and a simulation at the same times.
 
-    $z = (\text{simulation} - \text{theory}) / \text{standard error over seeds}$. With S seeds z follows Student's law with
+    $z = (\text{simulation} - \text{theory}) / \text{standard error}$, over seeds and, unless the simulation was one of the
+    Gaussian twin, of the model that was estimated. With S seeds z follows Student's law with
     S - 1 degrees of freedom. Small departures of one sign add up: the mean relative departure over each quarter of the
     points is tested too, seed by seed, which is valid however the errors of neighbouring times are correlated. The bound
     on all n + 4 scores together is Student's quantile at 1 - level / (2 (n + 4)), with level 0.01 unless several
@@ -50,7 +63,7 @@ class Comparison:
             raise InputError("the curves have other times; predict and simulate at the same ones")
         if "test_error_se" not in practice.data or practice.data.sizes.get("seed", 0) < 2:
             raise InputError("the second curve has no standard errors; simulate at least two seeds")
-        comparison = cls(theory, practice, level)
+        comparison = cls(beside(theory, practice), practice, level)
         if not np.isfinite(comparison.z).any():
             raise InputError("the curves have no finite point in common")
         return comparison
@@ -62,8 +75,8 @@ class Comparison:
 
     @property
     def standard_error(self) -> Array:
-        """Standard error of the simulated test error over seeds."""
-        return np.asarray(self.practice.data["test_error_se"].values)
+        """Standard error of the simulated test error over seeds, and of what an estimated model adds to it."""
+        return np.hypot(self.practice.data["test_error_se"].values, model_error(self.theory))
 
     @property
     def z(self) -> Array:
@@ -94,6 +107,9 @@ class Comparison:
                 continue
             by_seed = (errors[part] / theory[part, None] - 1).mean(axis=0)
             deviation = by_seed.std(ddof=1) / np.sqrt(len(by_seed))
+            deviation = np.hypot(
+                deviation, (model_error(self.theory)[part] / theory[part]).mean()
+            )  # errors of one sign
             score = by_seed.mean() / deviation if deviation > 0 else 0.0
             found.append((float(self.times[part[0]]), float(self.times[part[-1]]), float(by_seed.mean()), float(score)))
         return found

@@ -10,6 +10,7 @@ import numpy as np
 
 from gaussequiv.errors import FiniteSizeWarning, InputError
 from gaussequiv.models.curves import Curve
+from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import Inputs, OnlineSGD, log_times
 from gaussequiv.models.sweeps import Curves, Sweep
 from gaussequiv.report.problems import online_problem
@@ -80,6 +81,17 @@ class Run(Stages):
     def twin(self) -> Curve | Curves:
         """The simulated learning curve on samples of the Gaussian model."""
         return self._curve("twin.nc", SIMULATED, lambda: self._simulated(self.model, "twin"))
+
+    def errors_of(self, model: GaussianModel) -> Any:
+        """The predicted test errors of another model of the inputs."""
+        problem, t = online_problem(self.experiment, model), self.experiment.times
+        if not isinstance(problem, OnlineSGD):
+            raise InputError(
+                'estimate.of = "error" is that of one curve; give one value where the experiment has a list'
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FiniteSizeWarning)
+            return predict(problem, times=log_times(t.end, t.points, t.start), rtol=1e-5, band=False).test_error
 
     def draw_theory(self) -> list[Path]:
         """Write the figure of the prediction alone; returns its path."""

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.sweeps import Curves, label
 from gaussequiv.report.batches import QUANTITIES, BatchComparison
-from gaussequiv.report.comparison import Comparison
+from gaussequiv.report.comparison import Comparison, model_error
 from gaussequiv.report.grids import Compared, GridComparison
 from gaussequiv.report.portraits import Portrait
 
@@ -35,6 +35,7 @@ MOST_PENALTIES = 8  # drawn as curves; all of them are in the heat map
 FEW_PENALTIES = 3  # from which there is a heat map
 SMOOTH = 5  # penalties from which it has contour lines
 WIDE = 20.0  # ratio of the largest to the smallest value from which an axis is logarithmic
+BAND = 2.13  # standard errors of a 95 % band of Student's law, from 16 parts of the samples
 DEEP = 1e-8  # of the largest value: what is smaller is left out of view
 LIMITS = {"interpolation": "interpolation", "separability": "← separable"}  # thresholds and their short names
 
@@ -51,6 +52,7 @@ def learning_curve(comparison: Comparison, twin: Comparison | None = None) -> Fi
         errors = figure.add_subplot(grid[0, 0])
         t = _shown(comparison.times)
         errors.plot(t, theory.test_error, color=THEORY, label="theory")
+        _band(errors, t, theory.test_error, model_error(theory))
         seeds = practice.data.sizes["seed"]
         label = f"simulation, {seeds} seeds"
         errors.errorbar(
@@ -88,7 +90,9 @@ def theory_curve(theory: Curve) -> Figure:
     with mpl.rc_context(STYLE):
         figure = _figure(9.0, 3.6)
         errors, overlaps = figure.subplots(1, 2)
+        theory = theory.corrected
         errors.plot(_shown(theory.times), theory.test_error, color=THEORY)
+        _band(errors, _shown(theory.times), theory.test_error, model_error(theory))
         errors.set(ylabel=r"test error $\epsilon_g$", xlabel=r"$t$ = steps / $N$", title="theory")
         _log_time(errors, theory.times)
         errors.set_yscale("log")
@@ -141,6 +145,7 @@ def full_batch(
     Theory is drawn as lines, a simulation as points with error bars, the twin's as open ones; z-scores, of a comparison,
     below. Best penalties have a panel of their own.
     """
+    theory = comparison.theory if comparison is not None else theory.corrected if theory is not None else None
     curve = theory if theory is not None else practice
     if curve is None:
         raise InputError("there is nothing to draw; pass a curve")
@@ -285,6 +290,26 @@ def portrait(shown: Portrait) -> Figure:
         return figure
 
 
+def convergence(found: Mapping[str, Any]) -> Figure:
+    """The relative error of an estimate against its samples, and its quantities beside, with their errors."""
+    samples = [row["samples"] for row in found["rows"]]
+    reached = [row["relative_error"] for row in found["rows"]]
+    values = np.array([row["values"] for row in found["rows"]])
+    with mpl.rc_context(STYLE):
+        figure = _figure(9.0, 3.6)
+        errors, quantities = figure.subplots(1, 2)
+        errors.loglog(samples, reached, "o-", color=THEORY, ms=4)
+        errors.loglog(samples, reached[0] * np.sqrt(samples[0] / np.array(samples)), ":", color=TWIN)
+        errors.axhline(found["rtol"], color=PRACTICE, lw=1)
+        errors.set(xlabel="samples", ylabel="largest standard error, relative", title="dotted: root of the samples")
+        scale = np.abs(values[-1]).max() or 1.0
+        for column in ((values - values[-1]) / scale).T:
+            quantities.plot(samples, column, ".-", lw=1, ms=4)
+        quantities.fill_between(samples, -np.array(reached), reached, color=TWIN, alpha=0.2, lw=0)
+        quantities.set(xlabel="samples", ylabel="distance from the last, relative", xscale="log", title="quantities")
+        return figure
+
+
 def _spectrum_panel(axis: Any, spectrum: Array) -> None:
     """Descending eigenvalues against their rank, without those that are rounding."""
     rho = spectrum[spectrum > 1e-12 * spectrum[0]]
@@ -353,6 +378,8 @@ def _penalty_lines(
             there = np.pad(np.isfinite(values), 1)
             alone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])  # between points without a value: no line
             panel.plot(x, values, "_-", ms=12, markevery=alone.tolist(), color=colour, lw=1.5)
+            if f"{name}_se" in curve.data:
+                _band(panel, x, values, _column(curve, f"{name}_se", index), colour)
             continue
         one = len(shown) == 1
         colour = colour if not one else PRACTICE if filled else TWIN  # noqa: PLW2901
@@ -360,6 +387,13 @@ def _penalty_lines(
         panel.errorbar(
             x, values, _column(curve, f"{name}_se", index), fmt=marker, capsize=2, lw=1, zorder=3 + filled, **look
         )
+
+
+def _band(panel: Any, x: Array, middle: Array, error: Array, colour: Any = THEORY) -> None:
+    """The 95 % band of a prediction, where it has errors from an estimated model."""
+    reach = BAND * np.nan_to_num(error)
+    if reach.any():
+        panel.fill_between(x, middle - reach, middle + reach, color=colour, alpha=0.2, lw=0)
 
 
 def _scaled(panel: Any, values: list[Array]) -> None:

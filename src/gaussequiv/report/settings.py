@@ -12,6 +12,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -33,12 +34,30 @@ def _differentiable(name: str) -> str:
 
 
 class EstimateSection(Section):
-    """How the Gaussian model is found: by samples, or in closed form for a fully connected random generator."""
+    """How the Gaussian model is found: by samples, or in closed form for a fully connected random generator.
+
+    With `rtol` samples are doubled until the covariances of the fields of random weights (`of = "fields"`) or the predicted test
+    error (`of = "error"`) are that accurate, or there are `samples`. `engine` is "threads", "processes" or the address of a Dask
+    scheduler, `workers` the number of blocks that are worked on at a time.
+    """
 
     samples: int = Field(default=100_000, ge=1)
     seed: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=1)
+    engine: str = "threads"
+    products: Literal["float64", "float32"] = "float64"
+    rtol: float | None = Field(default=None, gt=0)
+    of: Literal["fields", "error"] = "fields"
     closed_form: bool | None = None
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, engine: str) -> str:
+        if engine not in ("threads", "processes") and "://" not in engine:
+            raise ValueError(
+                f"{engine!r}; expected threads, processes, or the address of a Dask scheduler, tcp://HOST:PORT"
+            )
+        return engine
 
 
 class FeaturesSection(Section):

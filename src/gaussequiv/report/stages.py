@@ -31,6 +31,7 @@ from gaussequiv.report.settings import Experiment
 
 if TYPE_CHECKING:
     from gaussequiv.generators import Dataset, Generator
+    from gaussequiv.generators.estimation import Shard
     from gaussequiv.generators.features import Features
 
 Progress = Callable[[str, float, float], Any]  # (stage, done, in all)
@@ -72,6 +73,10 @@ class Stages(abc.ABC):
     def twin(self) -> Any:
         """The simulation on samples of the Gaussian model."""
 
+    @abc.abstractmethod
+    def errors_of(self, model: GaussianModel) -> Any:
+        """The predicted test errors of another model of the inputs."""
+
     @property
     def remarks(self) -> list[str]:
         """Lines that go with the prediction."""
@@ -102,7 +107,7 @@ class Stages(abc.ABC):
         if not section.standardise:
             return composed
         name = "model-before-standardising.safetensors"
-        model = self._model(name, INPUTS, lambda: self._estimated(composed, "standardise"))
+        model = self._model(name, INPUTS, lambda: self._estimated(composed, "standardise", INPUTS))
         return composed.standardise(model, floor=section.floor or 0.0)
 
     @cached_property
@@ -150,7 +155,7 @@ class Stages(abc.ABC):
 
         def computed() -> GaussianModel:
             known = self.experiment.inputs_in_closed_form
-            return self._closed_form if known else self._estimated(self.source, "inputs")
+            return self._closed_form if known else self._estimated(self.source, "inputs", INPUTS)
 
         return self._model("model-inputs.safetensors", INPUTS, computed)
 
@@ -252,9 +257,7 @@ class Stages(abc.ABC):
             if model.provenance.get("key") == key:
                 return model
         model = compute()
-        provenance = {**model.provenance, "key": key}
-        fields = {name: getattr(model, name) for name in ("Omega", "Phi", "Psi", "mean_x", "mean_c", "standard_errors")}
-        model = GaussianModel(**fields, provenance=provenance)
+        model = model.with_provenance({**model.provenance, "key": key})
         self.save_experiment()
         model.save(path)
         return model
@@ -264,7 +267,7 @@ class Stages(abc.ABC):
             if self._features is None:
                 return self._closed_form
             return self._closed_form.then(self._features.weight_matrix, self.experiment.features.activation or "erf")
-        return self._estimated(self.generator, "estimate")
+        return self._estimated(self.generator, "estimate", MODEL)
 
     @property
     def _closed_form(self) -> GaussianModel:
@@ -274,12 +277,91 @@ class Stages(abc.ABC):
             return GaussianModel.single_layer(self._matrices[0], section.units)
         return GaussianModel.deep(self._matrices, section.units)
 
-    def _estimated(self, generator: Inputs, stage: str) -> GaussianModel:
+    def _estimated(self, generator: Inputs, stage: str, parts: tuple[str, ...]) -> GaussianModel:
+        from gaussequiv import generators
+
+        e, final = self.experiment.estimate, stage == "estimate"
+        return generators.estimate(
+            generator,
+            e.samples,
+            e.seed,
+            e.workers,
+            lambda done, of: self.progress(stage, done, of),
+            engine=e.engine,
+            folder=self._moments(stage, parts),
+            rtol=e.rtol if final else None,
+            quantities=self._errors_relative_to_the_first() if final and e.of == "error" else None,
+            products=e.products,
+        )
+
+    def _moments(self, stage: str, parts: tuple[str, ...]) -> Path:
+        """The folder of an estimate: that of another number of samples, too, which goes on from there."""
+        sections = self.experiment.model_dump(mode="json", include={*parts, *self._beside(*parts)})
+        estimate = sections.pop("estimate")
+        kept = {name: estimate[name] for name in ("seed", "products")}
+        return self.folder / f"moments-{stage}-{digest(sections, kept, self._contents, __version__)[:12]}"
+
+    def _errors_relative_to_the_first(self) -> Callable[[GaussianModel], Any]:
+        """The predicted test errors of a model, in units of those of the first one."""
+        first: list[Any] = []
+
+        def errors(model: GaussianModel) -> Any:
+            found = self.errors_of(model)
+            first.append(found)
+            return found / first[0]
+
+        return errors
+
+    def estimate_shard(self, shard: tuple[int, int]) -> "Shard":
+        """Do a part of the estimate, and leave its moments for `merge`."""
         from gaussequiv import generators
 
         e = self.experiment.estimate
-        report = lambda done, of: self.progress(stage, done, of)  # noqa: E731
-        return generators.estimate(generator, e.samples, e.seed, e.workers, report)
+        if self.experiment.uses_closed_form:
+            raise InputError(
+                "the model is known in closed form: there is nothing to share; set estimate.closed_form=false"
+            )
+        if e.rtol is not None:
+            raise InputError("estimate.rtol is for one process; give the shards a number of samples")
+        self.save_experiment()
+        return generators.estimate_shard(
+            self.generator,
+            e.samples,
+            shard,
+            self._moments("estimate", MODEL),
+            e.seed,
+            e.workers,
+            lambda done, of: self.progress("estimate", done, of),
+            engine=e.engine,
+            products=e.products,
+        )
+
+    @cached_property
+    def merged(self) -> GaussianModel:
+        """The model of shards that were done before."""
+        from gaussequiv import generators
+
+        folder = self._moments("estimate", MODEL)
+
+        def merged() -> GaussianModel:
+            if not folder.is_dir():
+                raise InputError(f"there are no shards of this experiment in {self.folder}; run estimate --shard first")
+            model = generators.merge(folder)
+            if model.provenance["samples"] != self.experiment.estimate.samples:
+                raise InputError(
+                    f"the shards are those of {model.provenance['samples']} samples, the experiment has "
+                    f"{self.experiment.estimate.samples}; give the same ones"
+                )
+            return model
+
+        return self._model("model.safetensors", MODEL, merged)
+
+    def draw_convergence(self) -> list[Path]:
+        """Write the figure of how an estimate became accurate, where it was to; returns its path."""
+        from gaussequiv.report import figures
+
+        found = self.model.provenance.get("convergence")
+        return self._saved({"convergence": figures.convergence(found)}) if found else []
 
     def _curve(self, name: str, parts: tuple[str, ...], compute: Callable[[], T]) -> T:
         path, key = self.folder / name, self._key(*parts)
@@ -334,7 +416,8 @@ class Stages(abc.ABC):
         """Hash of the sections that a stage depends on, of the weights or data, and of the version."""
         values = self.experiment.model_dump(mode="json", include={*parts, *self._beside(*parts)})
         for section in ("estimate", "theory"):
-            values.get(section, {}).pop("workers", None)  # no result depends on it
+            for name in ("workers", "engine"):
+                values.get(section, {}).pop(name, None)  # no result depends on it
         values.get("simulation", {}).pop("twin", None)  # nor the simulation on whether there is a second one
         values.get("batch", {}).pop("bayes", None)  # nor on a line drawn beside it
         if self._trains and "times" in values:

@@ -19,8 +19,8 @@ from gaussequiv.maths.losses import Loss
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.batch import FullBatch, checked_grid
 from gaussequiv.models.curves import Curve
-from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
+from gaussequiv.models.operator import OperatorModel
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
@@ -28,7 +28,7 @@ from gaussequiv.simulation.checkpoints import Checkpoint, described
 from gaussequiv.simulation.functions import functions
 from gaussequiv.simulation.limits import known, limit
 from gaussequiv.simulation.minimisers import path, values
-from gaussequiv.simulation.samples import OnDevice, device_of, fingerprint, name_of
+from gaussequiv.simulation.samples import OnDevice, device_of, fingerprint, is_twin, name_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 CHUNK = 1024  # samples drawn at once: a prefix of a stream is the same whatever its length
@@ -127,6 +127,7 @@ def simulate(
     provenance = {
         "kind": "simulation",
         "inputs": name_of(inputs),
+        "twin": is_twin(inputs),
         "problem": problem.describe(),
         "seeds": seeds,
         "seed": seed,
@@ -356,7 +357,7 @@ def _key(data: _Data, settings: dict[str, Any]) -> str:
     digest = hashlib.sha256(json.dumps([problem.describe(), settings], sort_keys=True).encode())
     digest.update(fingerprint(data.inputs))
     digest.update(data.fingerprint())
-    model: GaussianModel = problem.model
+    model = problem.model.dense if isinstance(problem.model, OperatorModel) else problem.model
     for array in (model.Omega, model.Phi, model.Psi, model.mean_x, model.mean_c, problem.field_covariance):
         digest.update(np.ascontiguousarray(array).tobytes())
     with np.errstate(all="ignore"):  # a loss may overflow there

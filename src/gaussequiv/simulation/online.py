@@ -18,7 +18,7 @@ from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs, OnlineSGD, checked_times
 from gaussequiv.models.streams import Purpose
 from gaussequiv.simulation.checkpoints import Checkpoint, key_of
-from gaussequiv.simulation.samples import Source, device_of, fingerprint, name_of
+from gaussequiv.simulation.samples import Source, device_of, fingerprint, is_twin, name_of
 from gaussequiv.simulation.training import MEASURED, Run
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -117,7 +117,13 @@ def simulate_many(
     targets = [int(step) for step in np.rint(t * source.input_dim)]
     with torch.no_grad():
         runs = [Run([problems[i] for i in same], source, seeds) for same in _by_batch_size(problems)]
-        drawn = {"seeds": seeds, "seed": seed, "test_samples": test_samples, "inputs": name_of(inputs)}
+        drawn = {
+            "seeds": seeds,
+            "seed": seed,
+            "test_samples": test_samples,
+            "inputs": name_of(inputs),
+            "twin": is_twin(inputs),
+        }
         kept = _kept(checkpoint, every, problems, t, drawn, source, runs)
         _finished(runs, targets[-1], kept, progress, lambda run, report: run.finish(targets, test_samples, report))
     curves = {}

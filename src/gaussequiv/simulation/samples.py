@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gaussequiv.errors import InputError
 from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.models.operator import OperatorModel
 from gaussequiv.models.problems import Inputs, OnlineSGD
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.simulation.functions import functions
@@ -115,6 +116,11 @@ def name_of(inputs: Inputs) -> str:
     if isinstance(inputs, GaussianModel):
         return f"the Gaussian twin of {inputs.provenance.get('source', 'given covariances')}"
     return str(getattr(inputs, "name", type(inputs).__name__))
+
+
+def is_twin(inputs: Inputs) -> bool:
+    """Whether they are Gaussian: samples of a model, not of a generator."""
+    return isinstance(inputs, GaussianModel | OperatorModel)
 
 
 def fingerprint(inputs: Inputs) -> bytes:

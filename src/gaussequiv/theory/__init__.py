@@ -8,7 +8,10 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.problems import OnlineSGD
 from gaussequiv.models.sweeps import Curves, Sweep
 from gaussequiv.theory import batch, online, sweeps
+from gaussequiv.theory.bands import has_replicates, with_band
 from gaussequiv.theory.classification import classification_error
+
+ENOUGH = 1e-5  # accuracy of the curves whose differences are the errors of a model
 
 
 @overload
@@ -23,6 +26,7 @@ def predict(
     classification: bool = False,
     workers: int = 1,
     progress: Any = None,
+    band: bool = True,
 ) -> Curve: ...
 
 
@@ -49,6 +53,7 @@ def predict(
     samples: Any = None,
     penalty: Any = None,
     progress: Any = None,
+    band: bool = True,
 ) -> Curve: ...
 
 
@@ -66,6 +71,7 @@ def predict(
     classification: bool = False,
     workers: int = 1,
     progress: Any = None,
+    band: bool = True,
 ) -> Curve | Curves:
     """The learning curve of a problem, or the curves of a sweep.
 
@@ -82,6 +88,8 @@ def predict(
         max_steps: steps of the solver after which the remaining times are marked not converged.
         classification: add the error of the signs of the outputs, see `classification_error`.
         workers: processes that share the points of a sweep; the result does not depend on it.
+        band: add the errors that an estimated model brings, from its replicates: `*_se`, and the biases `*_bias`, see `bands`.
+            Of sweeps there is none.
         progress: called with the time reached; over a sweep, with its mean over the points; full batch, with the part done.
 
     The options from `rtol` to `workers` are those of online learning.
@@ -98,13 +106,22 @@ def predict(
             if grid is None or any(other is not None for other in grids.values()):
                 example = "alpha=log_grid(0.1, 10)" if problem.axis == "alpha" else "samples=[100, 1000]"
                 raise InputError(f"a {type(problem).__name__} is predicted at {problem.axis}; pass {example}")
-            return batch.predict(problem, grid, penalty, progress)
+            curve = batch.predict(problem, grid, penalty, progress)
+            if not (band and isinstance(problem, FullBatch) and has_replicates(problem)):
+                return curve
+            return with_band(curve, problem, lambda other: batch.predict(other, grid, penalty))
         case OnlineSGD() | Sweep() if alpha is not None or samples is not None or penalty is not None:
             raise InputError("online learning has neither alpha nor a penalty; pass times=log_times(100)")
         case OnlineSGD() | Sweep() if times is None:
             raise InputError("online learning is predicted at times; pass times=log_times(100)")
         case OnlineSGD():
             curve = online.predict(problem, times, progress=progress, **options)
+            if band and has_replicates(problem):
+                options["rtol"] = max(rtol, ENOUGH)
+                end = float(curve.times[-1])
+                curve = with_band(
+                    curve, problem, lambda other: online.trajectory(other, end, times=times, **options).curve(times)
+                )
             return classification_error(curve, problem) if classification else curve
         case Sweep():
             options |= {"classification": classification, "workers": workers, "progress": progress}

@@ -22,6 +22,7 @@ from gaussequiv.maths.losses import GRADES, LOSSES, Labels, LogitLabels, SignLab
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.batch import FullBatch, Kernel, checked_grid
 from gaussequiv.models.curves import Curve
+from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.teachers import MeasuredTeacher
 from gaussequiv.theory.fixed_points import MISSED, FixedPoint, Output, solve
 
@@ -92,7 +93,7 @@ def predict(problem: Problem, grid: Any, penalty: Any = None, progress: Callable
         points = _solved(problem, np.repeat(alpha, len(penalties)), np.tile(penalties, len(alpha)), progress)
     variables = {f.name: getattr(points.found, f.name).reshape(shape) for f in fields(FixedPoint)}
     exact = isinstance(problem, Kernel) or not (
-        problem.model.standard_errors or getattr(problem.teacher, "standard_error", None) is not None
+        getattr(problem.model, "standard_errors", None) or getattr(problem.teacher, "standard_error", None) is not None
     )
     variables["test_error_se"] = np.where(np.isfinite(variables["test_error"]), 0.0 if exact else np.nan, np.nan)
     reasons = {",".join(map(str, np.unravel_index(i, shape))): text for i, text in points.reasons.items()}
@@ -145,7 +146,7 @@ def _measured(problem: Problem) -> list[str]:
         return []
     sums, teacher = problem.resolvents, problem.teacher
     text = f"{problem.unlearnable:.1%} of the variance of the labels is not linear in the inputs and counts as noise"
-    if teacher.standard_error is not None:
+    if teacher.standard_error is not None and isinstance(problem.model, GaussianModel):
         omega, E = problem.model.eigenmodes
         variance = (E.T**2 @ teacher.standard_error**2)[sums.omega > 0] / omega[sums.omega > 0]
         text += f"; sampling alone makes about {variance.sum() / sums.rho:.1%} of that variance look linear"

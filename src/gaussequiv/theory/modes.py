@@ -6,7 +6,7 @@ import numpy as np
 
 from gaussequiv.errors import number
 from gaussequiv.maths.averages import Array
-from gaussequiv.maths.lanczos import Density, density_of_states, relaxation_rule
+from gaussequiv.maths.lanczos import BlockRule, Density, density_of_states, relaxation_rule
 from gaussequiv.maths.spectra import relaxation_times
 from gaussequiv.models.operator import OperatorModel
 from gaussequiv.models.problems import OnlineSGD
@@ -69,14 +69,22 @@ def modes(problem: OnlineSGD, *, longest: float, tolerance: float, probes: int |
         seen = np.concatenate([student.T, teacher.T]) @ E
         return Modes(rho, seen[:K], seen[K:], np.full(N, 1 / N))
     rule = relaxation_rule(model.Omega, student, teacher, longest=longest, tolerance=tolerance)
+    if model.density is not None:
+        return _with_density(rule, K, Density(model.density[0], np.atleast_2d(model.density[1])), longest)
     probes = probes if probes is not None else N if N <= COUNTED else PROBES
     enough = max(tolerance, SLACK * np.sqrt(2 / N / max(probes, 1)))
     density = density_of_states(model.Omega, N=N, probes=probes, longest=longest, tolerance=enough, seed=seed)
+    return _with_density(rule, K, density, longest)
+
+
+def _with_density(rule: BlockRule, K: int, density: Density, longest: float) -> Modes:
+    """The nodes of both rules: those of the density have no part in student and teacher."""
+    w, b = rule.vectors[:K], rule.vectors[K:]
     silent = np.zeros(len(density.rho))
     return Modes(
         rho=np.concatenate([rule.rho, density.rho]),
-        w=np.column_stack([rule.vectors[:K], np.tile(silent, (K, 1))]),
-        b=np.column_stack([rule.vectors[K:], np.tile(silent, (teacher.shape[1], 1))]),
+        w=np.column_stack([w, np.tile(silent, (len(w), 1))]),
+        b=np.column_stack([b, np.tile(silent, (len(b), 1))]),
         omega=np.concatenate([np.zeros(len(rule.rho)), density.omega]),
         error=rule.error,
         noise_error=_noise_error(density, longest),

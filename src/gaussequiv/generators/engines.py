@@ -1,0 +1,198 @@
+"""Who does the blocks of an estimate: this thread, others, processes, or a cluster. The result does not depend on it.
+
+Anything with the interface of `concurrent.futures.Executor` will do; a client of Dask has one. A worker that dies costs the
+blocks that it had not finished, which are done again.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from gaussequiv.errors import InputError, StorageError, a_kind
+from gaussequiv.generators.collection import EVERY, Folder, Node
+from gaussequiv.generators.moments import Accumulator, Moments
+from gaussequiv.generators.plan import Block
+from gaussequiv.models.problems import Inputs
+from gaussequiv.models.streams import Purpose, stream
+
+LOCAL = ("threads", "processes")
+AHEAD = 2  # blocks that are given out for every worker
+FAILURES = 3  # deaths of workers in a row, without a block that was finished, after which it is the block's fault
+
+Report = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What there is to be done for every block.
+
+    Args:
+        generator: anything with `sample(n, rng)`.
+        seed: of its latents.
+        products: the precision of sums within a chunk.
+        folder: where a block is kept that takes longer than half a minute.
+
+    """
+
+    generator: Inputs
+    seed: int
+    products: str = "float64"
+    folder: Folder | None = None
+
+    def moments(self, block: Block, first: Moments | None = None, report: Report | None = None) -> Moments:
+        """Those of a block, of which the first chunks may be done."""
+        if first is None and self.folder is not None:
+            first = self.folder.unfinished(block)
+        sums = Accumulator(self.products, first)
+        if report is not None and sums.count:
+            report(sums.count)
+        saved = time.monotonic()
+        for done, chunk in enumerate(block.chunks):
+            if done < sums.count // block.size:
+                continue
+            try:
+                latents, inputs = self.generator.sample(block.size, stream(self.seed, Purpose.ESTIMATE, chunk=chunk))
+            except InputError as error:
+                raise InputError(f"chunk {chunk} of the estimate (seed {self.seed}): {error}") from error
+            sums.add(latents, inputs)
+            if report is not None:
+                report(block.size)
+            if self.folder is not None and done + 1 < block.count and time.monotonic() - saved > EVERY:
+                self.folder.save(Node(block.group, block.start, done + 1, block.size), sums.moments)
+                saved = time.monotonic()
+        return sums.moments
+
+
+First = Callable[[Block], Moments | None]  # the first chunks of a block, where they are done
+
+
+def work(
+    job: Job, blocks: list[Block], first: First, engine: Any, workers: int, report: Report
+) -> Iterator[tuple[Block, Moments]]:
+    """The moments of blocks, in the order in which they are done.
+
+    Raises:
+        InputError: an engine that is none, or a generator that fails or cannot be sent to another process.
+        StorageError: workers die again and again.
+
+    """
+    if isinstance(engine, str) and engine == "threads" and workers == 1:
+        for block in blocks:
+            yield block, job.moments(block, first(block), report)
+        return
+    threads = engine == "threads"
+    payload: Any = job if threads else _pickled(job)
+    remaining = dict.fromkeys(blocks)
+    failures = 0
+    while remaining:
+        with _executor(engine, workers) as (executor, width):
+            try:
+                for block, moments in _finished(executor, width, payload, list(remaining), first):
+                    report(block.samples)
+                    del remaining[block]
+                    failures = 0
+                    yield block, moments
+            except (BrokenProcessPool, CancelledError) as error:
+                failures += 1
+                if failures == FAILURES:
+                    raise StorageError(
+                        f"workers died {FAILURES} times in a row, near group {next(iter(remaining)).group}: is there memory "
+                        f"for {workers} of them? ({type(error).__name__})"
+                    ) from error
+
+
+def _finished(
+    executor: Executor, width: int, payload: Any, blocks: list[Block], first: First
+) -> Iterator[tuple[Block, Moments]]:
+    waiting: dict[Future[Moments], Block] = {}
+    queue = iter(blocks)
+    try:
+        while True:
+            for block in queue:
+                waiting[executor.submit(_moments, payload, block, first(block))] = block
+                if len(waiting) >= AHEAD * width:
+                    break
+            if not waiting:
+                return
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                yield waiting.pop(future), future.result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _moments(payload: "Job | bytes", block: Block, first: Moments | None) -> Moments:
+    """What a worker does."""
+    job = _unpickled(payload) if isinstance(payload, bytes) else payload
+    return job.moments(block, first)
+
+
+def _pickled(job: Job) -> bytes:
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(job))
+    except Exception as error:  # whatever a user's generator may raise
+        raise InputError(
+            f"the generator cannot be sent to other processes ({error}); use threads, or write it as a module"
+        ) from error
+
+
+@lru_cache(maxsize=2)
+def _unpickled(payload: bytes) -> Job:
+    """The job of a worker process, which computes on one core."""
+    import cloudpickle
+    import torch
+
+    torch.set_num_threads(1)
+    job: Job = cloudpickle.loads(payload)
+    return job
+
+
+@contextmanager
+def _executor(engine: Any, workers: int) -> Iterator[tuple[Executor, int]]:
+    """An executor, and how many blocks it works on at a time."""
+    if isinstance(engine, str) and engine == "threads":
+        with ThreadPoolExecutor(workers) as threads:
+            yield threads, workers
+    elif isinstance(engine, str) and engine == "processes":
+        from loky import get_reusable_executor
+
+        processes = get_reusable_executor(max_workers=workers, reuse=False, timeout=60)
+        try:
+            yield processes, workers
+        finally:
+            processes.shutdown(wait=True, kill_workers=True)
+    elif isinstance(engine, Executor):
+        yield engine, workers
+    elif isinstance(engine, str) and "://" in engine:
+        with _client(engine) as client, _executor(client, workers) as found:
+            yield found
+    elif hasattr(engine, "get_executor") and hasattr(engine, "ncores"):
+        yield engine.get_executor(pure=False, retries=FAILURES), max(sum(engine.ncores().values()), 1)
+    else:
+        given = repr(engine) if isinstance(engine, str) else a_kind(engine)
+        raise InputError(
+            f"engine: {given}; expected {', '.join(map(repr, LOCAL))}, an Executor, a Dask client, or its address, tcp://..."
+        )
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Any]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError("a Dask scheduler needs `pip install gaussequiv[dask]`") from error
+    try:
+        client: Any = Client(address, timeout=10)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(f"there is no Dask scheduler at {address} ({type(error).__name__}); is it running?") from error
+    try:
+        yield client
+    finally:
+        client.close()

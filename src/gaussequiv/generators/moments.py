@@ -1,0 +1,216 @@
+r"""Moments of samples: sums that one pass over a generator keeps, that merge, and what is estimated from them.
+
+The law of the latents is known, $c \sim N(0, I)$, so the inputs are *regressed* on them: with scatter matrices S
+of P samples,
+
+    Phi = S_xc S_cc^-1,        residual = (S_xx - Phi S_cc Phi^T) / (P - D - 1),
+    Omega = Phi Phi^T + (1 - tr S_cc^-1) residual,        mean_x = mean(x) - Phi mean(c).
+
+The factor before the residual removes the noise of Phi from Phi Phi^T. The result is one joint covariance by construction
+and needs 1.6-14 times fewer samples than the plain moments. Where latents have a prior of their own their covariance is not
+known: then Omega, Phi and Psi are the plain covariances of the same samples.
+
+Centred moments of chunks are merged by Chan's formula; of the symmetric S_xx one triangle is computed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from scipy.linalg import blas
+
+from gaussequiv.errors import InputError
+from gaussequiv.maths.averages import Array
+
+Estimates = tuple[Array, ...]  # in the order of NAMES, the last two where the law of the latents is not known
+NAMES = ("Omega", "Phi", "mean_x", "Psi", "mean_c")
+PRODUCTS = ("float64", "float32")
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Centred moments of P samples of (x, c): means and the scatter matrices S_xx, S_xc, S_cc (sums, not averages)."""
+
+    count: int
+    mean_x: Array
+    mean_c: Array
+    xx: Array
+    xc: Array
+    cc: Array
+
+    @classmethod
+    def of(cls, latents: Any, inputs: Any) -> "Moments":
+        """Moments of one chunk, in float64, centred before they are multiplied."""
+        c, x = np.asarray(latents, dtype=np.float64), np.asarray(inputs, dtype=np.float64)
+        mean_c, mean_x = c.mean(axis=0), x.mean(axis=0)
+        c, x = c - mean_c, x - mean_x
+        return cls(len(c), mean_x, mean_c, x.T @ x, x.T @ c, c.T @ c)
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Moments of both sets of samples together (Chan, Golub and LeVeque)."""
+        return self._combine(other, 1)
+
+    def without(self, part: "Moments") -> "Moments":
+        """Moments of the samples that are not in `part`."""
+        return self._combine(part, -1)
+
+    def _combine(self, other: "Moments", sign: int) -> "Moments":
+        count = self.count + sign * other.count
+        share = sign * other.count / count
+        dx, dc = other.mean_x - self.mean_x, other.mean_c - self.mean_c
+        weight = share * self.count
+
+        def sums(own: Array, others: Array, a: Array, b: Array) -> Array:
+            total = np.multiply.outer(weight * a, b)
+            total += own
+            if sign > 0:
+                total += others
+            else:
+                total -= others
+            return total
+
+        return Moments(
+            count,
+            self.mean_x + share * dx,
+            self.mean_c + share * dc,
+            sums(self.xx, other.xx, dx, dx),
+            sums(self.xc, other.xc, dx, dc),
+            sums(self.cc, other.cc, dc, dc),
+        )
+
+    def plain(self) -> Estimates:
+        """Omega, Phi, mean_x, Psi and mean_c: covariances and means of the samples."""
+        P = self.count - 1
+        return self.xx / P, self.xc / P, self.mean_x, self.cc / P, self.mean_c
+
+    def regression(self) -> Estimates:
+        """Omega, Phi and mean_x by regression on the latents; where there are none, plain covariances."""
+        if not len(self.cc):
+            return self.xx / (self.count - 1), self.xc, self.mean_x
+        inverse = scipy.linalg.cho_factor(self.cc)
+        Phi = scipy.linalg.cho_solve(inverse, self.xc.T).T
+        residual = self.xx - Phi @ self.xc.T
+        residual += residual.T.copy()
+        noise = np.trace(scipy.linalg.cho_solve(inverse, np.eye(len(self.cc))))
+        residual *= (1 - noise) / (2 * (self.count - len(self.cc) - 1))
+        residual += Phi @ Phi.T
+        return residual, Phi, self.mean_x - Phi @ self.mean_c
+
+    def require_standard_normal(self) -> None:
+        """Refuse latents whose means or covariances are ten standard errors from those of N(0, I)."""
+        P = self.count
+        shift, spread = np.abs(self.mean_c), np.abs(self.cc / P - np.eye(len(self.cc))) / np.sqrt(2)
+        if max(shift.max(initial=0.0), spread.max(initial=0.0)) > 10 / np.sqrt(P):
+            raise InputError(
+                "the latents are not standard normal; the estimate regresses on latents with mean 0 and covariance I"
+            )
+
+    # --- as arrays, of which a triangle of S_xx is enough ---
+
+    def arrays(self, dtype: type[np.floating[Any]] = np.float64) -> dict[str, Array]:
+        """The numbers, with S_xx as the vector of its upper triangle: for files, or in float32 to be kept in memory."""
+        values = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "count"}
+        values["xx"] = pack(self.xx)
+        return {name: value.astype(dtype, copy=False) for name, value in values.items()} | {
+            "count": np.array(self.count)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> "Moments":
+        """What `arrays` gave."""
+        values = {name: np.asarray(value, dtype=np.float64) for name, value in arrays.items() if name != "count"}
+        values["xx"] = unpack(values["xx"], len(values["mean_x"]))
+        return cls(int(arrays["count"].item()), **values)
+
+
+class Accumulator:
+    """Sums over chunks in their order: the moments of a block, whose S_xx is updated in place.
+
+    Args:
+        products: "float64", or "float32" of the sums within a chunk of centred inputs, which are twice as fast; the sums over
+            chunks are in float64 in any case. `docs/scale.md` has the bound of their error.
+        state: of a block that was begun before.
+
+    """
+
+    def __init__(self, products: str = "float64", state: Moments | None = None) -> None:
+        self.products = np.float32 if products == "float32" else np.float64
+        self.count = 0
+        if state is not None:
+            self.count, self.mean_x, self.mean_c = state.count, state.mean_x.copy(), state.mean_c.copy()
+            self.xx, self.xc, self.cc = np.asfortranarray(np.tril(state.xx.T)), state.xc.copy(), state.cc.copy()
+
+    def add(self, latents: Any, inputs: Any) -> None:
+        r"""Add a chunk of n samples: $(x - m)^T (x - m) + \frac{P n}{P + n} d d^T$ with $d$ the shift of the means."""
+        c, x = np.asarray(latents, dtype=np.float64), np.asarray(inputs)
+        n = len(c)
+        mean_c, mean_x = c.mean(axis=0), x.mean(axis=0, dtype=np.float64)
+        rows = np.empty((n + 1, x.shape[1]), dtype=self.products)
+        np.subtract(x, mean_x, out=rows[:n], casting="same_kind")
+        shifted = np.vstack([c - mean_c, np.zeros(len(mean_c))])
+        if self.count == 0:
+            N, D = len(mean_x), len(mean_c)
+            self.mean_x, self.mean_c = np.zeros(N), np.zeros(D)
+            self.xx, self.xc, self.cc = np.zeros((N, N), order="F"), np.zeros((N, D)), np.zeros((D, D))
+        total = self.count + n
+        root = np.sqrt(self.count * n / total)
+        rows[n], shifted[n] = root * (mean_x - self.mean_x), root * (mean_c - self.mean_c)
+        if self.products is np.float64:
+            self.xx = blas.dsyrk(1.0, rows, beta=1.0, c=self.xx, trans=1, lower=1, overwrite_c=1)
+        else:
+            self.xx += blas.ssyrk(1.0, rows, trans=1, lower=1)
+        self.xc += rows.T @ shifted.astype(self.products)
+        self.cc += shifted.T @ shifted
+        self.mean_x += (n / total) * (mean_x - self.mean_x)
+        self.mean_c += (n / total) * (mean_c - self.mean_c)
+        self.count = total
+
+    @property
+    def moments(self) -> Moments:
+        """The moments of all chunks so far."""
+        lower = np.tril(self.xx)
+        lower += np.tril(self.xx, -1).T
+        return Moments(self.count, self.mean_x.copy(), self.mean_c.copy(), lower, self.xc.copy(), self.cc.copy())
+
+
+def tree(parts: Iterable[Moments]) -> Moments:
+    """Merge neighbours in a fixed binary tree, holding one partial result a level (a binary counter)."""
+    levels: list[Moments | None] = []
+    for part in parts:
+        carry = part
+        for level, waiting in enumerate(levels):
+            if waiting is None:
+                levels[level] = carry
+                break
+            carry, levels[level] = waiting.merge(carry), None
+        else:
+            levels.append(carry)
+    waiting_parts = [part for part in levels if part is not None]
+    total = waiting_parts[0]
+    for part in waiting_parts[1:]:
+        total = part.merge(total)
+    return total
+
+
+def pack(matrix: Array) -> Array:
+    """The upper triangle of a symmetric matrix (n, n) as a vector (n (n + 1) / 2,)."""
+    return np.concatenate([matrix[i, i:] for i in range(len(matrix))]) if len(matrix) else np.zeros(0)
+
+
+def unpack(vector: Array, n: int) -> Array:
+    """The symmetric matrix (n, n) of a packed triangle."""
+    matrix = np.empty((n, n), dtype=vector.dtype)
+    starts = _starts(n)
+    for i in range(n):
+        row = vector[starts[i] : starts[i + 1]]
+        matrix[i, i:] = row
+        matrix[i:, i] = row
+    return matrix
+
+
+@cache
+def _starts(n: int) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.concatenate([[0], np.cumsum(np.arange(n, 0, -1))]))

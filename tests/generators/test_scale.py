@@ -1,0 +1,379 @@
+"""One result for any engine, any number of workers, any restart: an estimate is a function of generator, samples and seed."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pytest
+
+import gaussequiv as ge
+from gaussequiv import generators
+from gaussequiv.errors import InputError, StorageError
+from gaussequiv.generators import collection, engines
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+F = generators.gaussian_matrix(12, 5)
+GENERATOR = generators.single_layer(F, "relu")
+SAMPLES = 300_001  # a block and a half in every group, and a chunk of one sample
+
+
+def digest(model: ge.GaussianModel) -> str:
+    return model.provenance["moments_sha256"]
+
+
+@pytest.fixture(scope="module")
+def serial() -> ge.GaussianModel:
+    return generators.estimate(GENERATOR, SAMPLES)
+
+
+def same(model: ge.GaussianModel, expected: ge.GaussianModel) -> bool:
+    arrays = all(np.array_equal(getattr(model, a), getattr(expected, a)) for a in ("Omega", "Phi", "mean_x"))
+    errors = all(np.array_equal(model.standard_errors[a], e) for a, e in expected.standard_errors.items())
+    return digest(model) == digest(expected) and arrays and errors
+
+
+# --- engines ---
+
+
+@pytest.mark.parametrize("workers", [2, 5])
+def test_threads_do_not_change_it(serial, workers):
+    assert same(generators.estimate(GENERATOR, SAMPLES, workers=workers), serial)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_do_not_change_it(serial, workers):
+    assert same(generators.estimate(GENERATOR, SAMPLES, workers=workers, engine="processes"), serial)
+
+
+def test_any_executor_will_do(serial):
+    with ThreadPoolExecutor(3) as pool:
+        assert same(generators.estimate(GENERATOR, SAMPLES, workers=3, engine=pool), serial)
+
+
+@pytest.mark.slow
+def test_a_standard_pool_of_processes_will_do(serial):
+    with ProcessPoolExecutor(2) as pool:
+        assert same(generators.estimate(GENERATOR, SAMPLES, workers=2, engine=pool), serial)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore")
+def test_dask_does_not_change_it(serial, workers):
+    from distributed import Client, LocalCluster
+
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
+        with Client(cluster) as client:
+            assert same(generators.estimate(GENERATOR, SAMPLES, engine=client), serial)
+        assert same(generators.estimate(GENERATOR, SAMPLES, engine=cluster.scheduler_address), serial)
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """The generator, which kills the process that samples it for the first time, as long as a file is not there."""
+
+    mark: str
+    parent: int
+    deaths: int = 1
+    input_dim: int = 12
+    latent_dim: int = 5
+
+    def sample(self, n, rng):
+        if os.getpid() != self.parent:
+            with suppress(FileExistsError):
+                Path(f"{self.mark}-{len(list(Path(self.mark).parent.glob('mark-*')))}").touch(exist_ok=False)
+            if len(list(Path(self.mark).parent.glob("mark-*"))) <= self.deaths:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return GENERATOR.sample(n, rng)
+
+
+def test_a_worker_that_dies_costs_its_blocks_only(serial, tmp_path):
+    deadly = Deadly(str(tmp_path / "mark"), os.getpid())
+    assert same(generators.estimate(deadly, SAMPLES, workers=2, engine="processes"), serial)
+    assert len(list(tmp_path.glob("mark-*"))) > 1
+
+
+def test_workers_that_always_die_end_it(tmp_path):
+    deadly = Deadly(str(tmp_path / "mark"), os.getpid(), deaths=10**9)
+    with pytest.raises(StorageError, match="workers died 3 times in a row"):
+        generators.estimate(deadly, SAMPLES, workers=2, engine="processes")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_of_dask_that_dies_is_replaced(serial, tmp_path):
+    from distributed import Client, LocalCluster
+
+    deadly = Deadly(str(tmp_path / "mark"), os.getpid())
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+        assert same(generators.estimate(deadly, SAMPLES, engine=client), serial)
+    assert len(list(tmp_path.glob("mark-*"))) > 1
+
+
+# --- folders ---
+
+
+def test_a_folder_is_gone_on_with_and_extended(serial, tmp_path):
+    for samples in (20_000, 200_000, 262_144, SAMPLES):
+        model = generators.estimate(GENERATOR, samples, folder=tmp_path / "f")
+        assert same(model, generators.estimate(GENERATOR, samples))
+    assert same(model, serial)
+    calls = []
+    again = generators.estimate(GENERATOR, SAMPLES, folder=tmp_path / "f", progress=lambda *done: calls.append(done))
+    assert same(again, serial)
+    assert calls == [(SAMPLES, SAMPLES)]  # nothing was left to do
+    assert same(generators.merge(tmp_path / "f"), serial)
+    fewer = generators.estimate(GENERATOR, 100_000, folder=tmp_path / "f")
+    assert same(fewer, generators.estimate(GENERATOR, 100_000))
+
+
+def test_a_folder_holds_few_files(tmp_path):
+    generators.estimate(GENERATOR, 2_000_000, folder=tmp_path)
+    names = [file.name for file in tmp_path.glob("group-*")]
+    assert len(names) <= 16 * 4 + 1  # 122 chunks: 64 + 32 + 16 and an unfinished block
+    assert not list(tmp_path.glob(".*"))
+
+
+class StopError(Exception):
+    """What interrupts a test."""
+
+
+@pytest.mark.parametrize("after", [1, 40_000, 150_000, 299_000])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_interruption_loses_no_block_that_was_done(serial, tmp_path, after, workers):
+    seen = []
+
+    def stops(done, of):
+        seen.append(done)
+        if done >= after:
+            raise StopError
+
+    with pytest.raises(StopError):
+        generators.estimate(GENERATOR, SAMPLES, workers=workers, folder=tmp_path, progress=stops)
+    calls = []
+    model = generators.estimate(GENERATOR, SAMPLES, folder=tmp_path, progress=lambda *done: calls.append(done))
+    assert same(model, serial)
+    assert calls[0][0] >= max(seen) - (1 + 2 * workers) * 16 * 1024
+
+
+def test_long_blocks_are_kept_in_pieces(serial, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "EVERY", 0.0)
+    calls = []
+
+    class Breaks(Deadly):
+        def sample(self, n, rng):
+            calls.append(n)
+            if len(calls) == 30:
+                raise StopError
+            return GENERATOR.sample(n, rng)
+
+    with pytest.raises(StopError):
+        generators.estimate(Breaks("", 0), SAMPLES, folder=tmp_path)
+    before = len(calls)
+    assert same(generators.estimate(Breaks("", 0), SAMPLES, folder=tmp_path), serial)
+    assert len(calls) - before < 296 - 23 + 6  # a few samples are for the fingerprint and the check of the generator
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "other"])
+def test_damaged_files_are_computed_again(serial, tmp_path, damage):
+    generators.estimate(GENERATOR, SAMPLES, folder=tmp_path)
+    file = sorted(tmp_path.glob("group-*"))[3]
+    raw = bytearray(file.read_bytes())
+    raw[-20] ^= 1
+    contents = {"flip": bytes(raw), "truncate": bytes(raw[:-5]), "empty": b"", "other": b"hello"}
+    file.write_bytes(contents[damage])
+    with pytest.raises(InputError, match="blocks of 300001 samples are missing"):
+        generators.merge(tmp_path)
+    file.write_bytes(contents[damage])
+    assert same(generators.estimate(GENERATOR, SAMPLES, folder=tmp_path), serial)
+
+
+def test_what_was_left_half_written_is_swept(serial, tmp_path):
+    old, new = tmp_path / ".group-01.0a1b2c3d.safetensors", tmp_path / ".group-02.0a1b2c3d.safetensors"
+    for file in (old, new):
+        file.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert same(generators.estimate(GENERATOR, SAMPLES, folder=tmp_path), serial)
+    assert not old.exists()
+    assert new.exists()  # it may be that of another process, at work
+
+
+OTHERS = {
+    "weights": (generators.single_layer(1.0001 * F, "relu"), {}),
+    "seed": (GENERATOR, {"seed": 1}),
+    "precision": (GENERATOR, {"products": "float32"}),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_the_folder_of_another_estimate_is_refused(tmp_path, other):
+    generators.estimate(GENERATOR, 20_000, folder=tmp_path)
+    generator, options = OTHERS[other]
+    with pytest.raises(InputError, match="holds the moments of another estimate"):
+        generators.estimate(generator, 20_000, folder=tmp_path, **options)
+
+
+# --- shards ---
+
+
+def test_shards_of_one_number_are_done_again_by_another(serial, tmp_path):
+    for i in (1, 3, 4):  # two of five never ran
+        done = generators.estimate_shard(GENERATOR, SAMPLES, (i, 5), tmp_path)
+        assert str(done).startswith(f"shard {i} of 5: {done.blocks} blocks done in ")
+    with pytest.raises(InputError, match="are missing"):
+        generators.merge(tmp_path)
+    for i in (3, 1, 2):
+        generators.estimate_shard(GENERATOR, SAMPLES, (i, 3), tmp_path)
+    assert same(generators.merge(tmp_path), serial)
+    assert same(generators.merge(tmp_path), serial)
+
+
+def test_shards_at_the_same_time_do_not_disturb_each_other(serial, tmp_path, monkeypatch):
+    monkeypatch.setattr(collection, "EVERY", 0.0)
+    failures = []
+
+    def run(i):
+        try:
+            generators.estimate_shard(GENERATOR, SAMPLES, (i, 3), tmp_path)
+        except Exception as error:
+            failures.append(error)
+
+    generators.estimate_shard(GENERATOR, SAMPLES, (2, 5), tmp_path)
+    threads = [threading.Thread(target=run, args=(i,)) for i in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert same(generators.merge(tmp_path), serial)
+
+
+CHILD = """
+import sys
+from gaussequiv import generators
+import gaussequiv.generators.collection as collection
+collection.EVERY = 0.0
+generator = generators.single_layer(generators.gaussian_matrix(12, 5), "relu")
+arguments = eval(sys.argv[2])
+if __name__ == "__main__":
+    if "shard" in arguments:
+        generators.estimate_shard(generator, 300_001, folder=sys.argv[1], **arguments)
+    else:
+        print(generators.estimate(generator, 300_001, folder=sys.argv[1], **arguments).provenance["moments_sha256"])
+"""
+
+
+def command(folder: Path, **arguments) -> list[str]:
+    return [sys.executable, "-c", CHILD, str(folder), repr(arguments)]
+
+
+def child(folder: Path, **arguments) -> subprocess.Popen:
+    return subprocess.Popen(command(folder, **arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def killed(process: subprocess.Popen, folder: Path, delay: float, how=signal.SIGKILL) -> None:
+    """Kill a process some time after it has begun to write."""
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("*")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(delay)
+    process.send_signal(how)
+    process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.2])
+@pytest.mark.parametrize("arguments", [{}, {"workers": 2, "engine": "processes"}], ids=["serial", "processes"])
+def test_a_process_that_is_killed_goes_on(serial, tmp_path, delay, arguments):
+    for _ in range(3):
+        killed(child(tmp_path, **arguments), tmp_path, delay)
+    done = subprocess.run(command(tmp_path, **arguments), capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == digest(serial), done.stderr
+
+
+@pytest.mark.slow
+def test_shards_that_are_killed_are_redone_by_others(serial, tmp_path):
+    for i, delay in ((1, None), (2, 0.01), (3, None), (4, 0.03), (5, None)):
+        process = child(tmp_path, shard=(i, 5))
+        if delay is None:
+            assert process.wait() == 0
+        else:
+            killed(process, tmp_path, delay)
+    for process in [child(tmp_path, shard=(i, 3)) for i in (1, 2, 3)]:
+        assert process.wait() == 0
+    assert same(generators.merge(tmp_path), serial)
+
+
+# --- stopping by accuracy ---
+
+
+def test_it_stops_when_the_quantities_are_accurate():
+    model = generators.estimate(GENERATOR, 10_000_000, rtol=3e-3)
+    found = model.provenance["convergence"]
+    assert found["reached"]
+    errors = [row["relative_error"] for row in found["rows"]]
+    assert errors[-1] <= 3e-3 < min(errors[:-1], default=np.inf)
+    exact = ge.GaussianModel.single_layer(F, "relu")
+    quantities = generators.field_covariances(12, 5)
+    scale = np.abs(quantities(exact)).max()
+    assert np.abs(quantities(model) - quantities(exact)).max() < 5 * 3e-3 * scale
+    assert same(model, generators.estimate(GENERATOR, found["rows"][-1]["samples"]))
+
+
+def test_the_limit_of_samples_ends_it_as_well():
+    model = generators.estimate(GENERATOR, 40_000, rtol=1e-6)
+    found = model.provenance["convergence"]
+    assert not found["reached"]
+    assert [row["samples"] for row in found["rows"]] == [16_384, 40_000]
+
+
+def test_ones_own_quantities_decide():
+    model = generators.estimate(GENERATOR, 10**7, rtol=0.01, quantities=lambda m: np.trace(m.Omega))
+    spread = model.jackknife(lambda m: np.trace(m.Omega))
+    assert spread.error <= 0.01 * spread.value
+
+
+WRONG = {
+    "engine": ({"engine": "gpu"}, "engine: 'gpu'; expected 'threads', 'processes', an Executor, a Dask client"),
+    "engine of another type": ({"engine": 3, "workers": 2}, "engine: an int"),
+    "address": ({"engine": "tcp://127.0.0.1:1"}, "there is no Dask scheduler at tcp://127.0.0.1:1"),
+    "products": ({"products": "float16"}, "products='float16'; expected 'float64' or 'float32'"),
+    "rtol": ({"rtol": -1}, "rtol=-1; expected a positive finite number"),
+    "seed": ({"seed": -1}, "seed=-1"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_arguments_are_refused_in_one_sentence(wrong):
+    options, sentence = WRONG[wrong]
+    with pytest.raises(InputError, match=sentence):
+        generators.estimate(GENERATOR, 20_000, **options)
+
+
+@pytest.mark.parametrize("shard", [(0, 3), (4, 3), (1.5, 3), 2, (1, 2, 3)])
+def test_wrong_shards_are_refused(tmp_path, shard):
+    with pytest.raises(InputError, match="shard"):
+        generators.estimate_shard(GENERATOR, 20_000, shard, tmp_path)
+
+
+def test_what_cannot_be_sent_is_refused():
+    lock = threading.Lock()
+    generator = generators.Generator(lambda c: c * lock.locked(), latent=3)
+    with pytest.raises(InputError, match="cannot be sent to other processes"):
+        generators.estimate(generator, 20_000, workers=2, engine="processes")
+
+
+def test_a_folder_that_holds_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match="does not hold an estimate"):
+        generators.merge(tmp_path)
+    with pytest.raises(InputError, match="a data set has no shards"):
+        generators.estimate_shard(generators.dataset(np.zeros((20, 3)) + np.eye(20, 3)), 100, (1, 2), tmp_path)
