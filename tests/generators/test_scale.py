@@ -14,6 +14,7 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 import pytest
+import torch
 
 import gaussequiv as ge
 from gaussequiv import generators
@@ -198,7 +199,7 @@ def test_damaged_files_are_computed_again(serial, tmp_path, damage):
 
 
 def test_what_was_left_half_written_is_swept(serial, tmp_path):
-    old, new = tmp_path / ".group-01.0a1b2c3d.safetensors", tmp_path / ".group-02.0a1b2c3d.safetensors"
+    old, new = (tmp_path / f".group-0{i}-chunk-0000000-of-1024-unfinished.0a1b2c3d.safetensors" for i in (1, 2))
     for file in (old, new):
         file.write_bytes(b"half")
     os.utime(old, (0, 0))
@@ -220,6 +221,88 @@ def test_the_folder_of_another_estimate_is_refused(tmp_path, other):
     generator, options = OTHERS[other]
     with pytest.raises(InputError, match="holds the moments of another estimate"):
         generators.estimate(generator, 20_000, folder=tmp_path, **options)
+
+
+def test_files_of_somebody_else_stay_where_they_are(tmp_path):
+    for name in ("group-norm.safetensors", ".group-theory.txt", "group-00-chunk-0000000.safetensors"):
+        (tmp_path / name).write_text("mine")
+        os.utime(tmp_path / name, (0, 0))
+    generators.estimate(GENERATOR, 20_000, folder=tmp_path)
+    generators.merge(tmp_path)
+    assert (tmp_path / "group-norm.safetensors").read_text() == "mine"
+    assert (tmp_path / ".group-theory.txt").exists()
+    assert (tmp_path / "group-00-chunk-0000000.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", ["prior", "stochastic", "stochastic in NumPy"])
+def test_threads_share_global_random_numbers_without_repeating_one(kind):
+    """Distributions, and modules that draw noise, use the one state that a process has."""
+    seen, normal = [], torch.distributions.Normal(torch.zeros(8), torch.ones(8))
+
+    def kept(z):
+        noise = {
+            "prior": lambda: torch.zeros_like(z),
+            "stochastic": lambda: torch.randn_like(z),
+            "stochastic in NumPy": lambda: torch.from_numpy(np.random.randn(*z.shape)).to(z),
+        }[kind]()
+        seen.append((z + noise)[:, 0].clone())
+        return z + noise
+
+    options = {"prior": normal} if kind == "prior" else {"stochastic": True}
+    generator = generators.Generator(kept, 8, **options)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]
+    digests = set()
+    for workers in (1, 4, 4):
+        seen.clear()
+        digests.add(digest(generators.estimate(generator, 30_000, workers=workers)))
+        drawn = torch.cat(seen)
+        assert len(drawn.unique()) > 0.99 * len(drawn)
+    assert len(digests) == 1
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """An object whose samples are not what it says."""
+
+    found: object
+    latent_dim: int = 3
+    input_dim: int = 4
+
+    def sample(self, n, rng):
+        return self.found(n)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        lambda n: None,
+        lambda n: (np.zeros((n, 3)), np.zeros((n, 5))),
+        lambda n: (np.zeros((n, 2)), np.zeros((n, 4))),
+        lambda n: (np.zeros((n - 1, 3)), np.zeros((n - 1, 4))),
+        lambda n: (np.zeros((n, 3)), np.full((n, 4), np.nan)),
+    ],
+)
+def test_samples_that_are_none_name_their_chunk(found):
+    with pytest.raises(InputError, match=r"chunk 0 of the estimate \(seed 0\): sample returned"):
+        generators.estimate(Wrong(found), 5_000)
+
+
+def test_infinities_of_the_generators_own_precision_are_refused():
+    generator = generators.Generator(lambda z: z.double() * 1e39, 3)
+    with pytest.raises(InputError, match="returned a NaN or an infinity"):
+        generator.sample(2, 0)
+
+
+def test_what_happens_to_a_module_later_does_not_reach_its_generator():
+    net = torch.nn.Linear(5, 4, bias=False)
+    generator = generators.Generator(net, 5)
+    before = generator.sample(3, 0)[1]
+    with torch.no_grad():
+        net.weight.mul_(7)
+    for other in (generator, generator.to(batch_size=2), generator.then(torch.nn.Identity())):
+        np.testing.assert_allclose(other.sample(3, 0)[1], before, rtol=1e-4, atol=1e-6)
 
 
 # --- shards ---

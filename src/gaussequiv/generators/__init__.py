@@ -21,6 +21,7 @@ from gaussequiv.generators.generator import Generator as Generator
 from gaussequiv.generators.random_matrices import gaussian_matrix as gaussian_matrix
 from gaussequiv.generators.random_matrices import matrices as matrices
 from gaussequiv.generators.random_matrices import matrix as matrix
+from gaussequiv.generators.sampled import sampled_model as sampled_model
 from gaussequiv.generators.zoo import DCGAN as DCGAN
 from gaussequiv.generators.zoo import Decoder as Decoder
 from gaussequiv.generators.zoo import activation as activation

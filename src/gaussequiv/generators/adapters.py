@@ -1,5 +1,6 @@
 """Generators that were made elsewhere: your own code with its weights, normalising flows, ONNX files."""
 
+import copy
 import pickle
 import warnings
 import zipfile
@@ -64,6 +65,8 @@ def from_code(
         found = find_code(name, what)
     with seeded_globally(seed):
         made = found if isinstance(found, nn.Module | Generator) else call_code(name, what, arguments)
+    if isinstance(made, nn.Module) and made is found:
+        made = copy.deepcopy(made)  # one module for all calls: it keeps its weights
     if isinstance(made, Generator):
         if weights is not None:
             made = replace(made, module=load_weights(made.module, weights, key))
@@ -283,7 +286,8 @@ def _scaled(base: Any) -> tuple[Tensor, Tensor] | None:
     if isinstance(base, torch.distributions.Normal):
         return base.loc, base.scale
     if type(base).__name__ == "DiagGaussian" and hasattr(base, "log_scale"):  # of normflows
-        return base.loc, torch.exp(base.log_scale)
+        temperature = getattr(base, "temperature", None)
+        return base.loc, torch.exp(base.log_scale) * (1.0 if temperature is None else temperature)
     return None
 
 

@@ -4,6 +4,7 @@ A folder holds one file for every completed subtree, O(log) of them, each with a
 damaged is computed again, what belongs to another estimate is refused.
 """
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -14,12 +15,14 @@ from typing import NamedTuple
 from gaussequiv.errors import InputError, StorageError
 from gaussequiv.generators.moments import Moments
 from gaussequiv.generators.plan import LENGTH, Block, Plan
-from gaussequiv.models.storage import load_arrays, save_arrays
+from gaussequiv.models.storage import DamagedError, load_arrays, save_arrays
 
 EVERY = 30.0  # seconds between two writings
 LARGE = 2_000_000  # numbers of a triangle beyond which moments that are in a file are not kept in memory as well
 STALE = 3600.0  # seconds after which a temporary file is nobody's
 KIND = "moments"
+OURS = re.compile(r"group-\d{2}-chunk-\d{7}-of-\d{4}(-length-\d{7}|-unfinished)\.safetensors")
+TEMPORARY = re.compile(r"\." + OURS.pattern.replace(r"\.safetensors", r"\.[0-9a-f]{8}\.safetensors"))
 
 
 class Node(NamedTuple):
@@ -64,11 +67,13 @@ class Folder:
     Args:
         path: the folder; it is made when something is written.
         key: what identifies the estimate: generator, seed, precision.
+        kept: True leaves damaged files where they are.
 
     """
 
     path: Path
     key: str
+    kept: bool = False
 
     def save(self, node: Node, moments: Moments) -> None:
         """Write the moments of a subtree."""
@@ -106,13 +111,14 @@ class Folder:
         """
         for file in self.path.glob(".group-*"):
             with suppress(OSError):
-                if time.time() - file.stat().st_mtime > STALE:
+                if TEMPORARY.fullmatch(file.name) and time.time() - file.stat().st_mtime > STALE:
                     file.unlink()
-        for file in sorted(self.path.glob("group-*.safetensors")):
+        for file in sorted(file for file in self.path.glob("group-*") if OURS.fullmatch(file.name)):
             try:
                 _, metadata = load_arrays(file, KIND)
-            except InputError:
-                file.unlink(missing_ok=True)
+            except DamagedError:
+                if not self.kept:
+                    file.unlink(missing_ok=True)
                 continue
             if metadata.get("key") != self.key:
                 raise InputError(

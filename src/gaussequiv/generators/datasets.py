@@ -214,9 +214,11 @@ def _mark(row: Array) -> bytes:
 
 def _numbers(name: str, data: Any) -> Array:
     """A copy of the data in float32 or float64."""
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        raise InputError(f"{name} has masked entries; expected samples without, so take out the rows that are masked")
     try:
         array = np.asarray(data)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{name} is no array ({str(error).splitlines()[0]}); expected samples of one shape") from error
     if array.dtype == np.uint8:
         return as_pixels(array)

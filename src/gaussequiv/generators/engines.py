@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from gaussequiv.errors import InputError, StorageError, a_kind
 from gaussequiv.generators.collection import EVERY, Folder, Node
 from gaussequiv.generators.moments import Accumulator, Moments
@@ -56,7 +58,7 @@ class Job:
             if done < sums.count // block.size:
                 continue
             try:
-                latents, inputs = self.generator.sample(block.size, stream(self.seed, Purpose.ESTIMATE, chunk=chunk))
+                latents, inputs = self._sampled(block.size, chunk)
             except InputError as error:
                 raise InputError(f"chunk {chunk} of the estimate (seed {self.seed}): {error}") from error
             sums.add(latents, inputs)
@@ -66,6 +68,26 @@ class Job:
                 self.folder.save(Node(block.group, block.start, done + 1, block.size), sums.moments)
                 saved = time.monotonic()
         return sums.moments
+
+    def _sampled(self, size: int, chunk: int) -> tuple[Any, Any]:
+        """Latents and inputs of a chunk, whatever a user's object may return."""
+        found = self.generator.sample(size, stream(self.seed, Purpose.ESTIMATE, chunk=chunk))
+        wanted = (size, self.generator.latent_dim), (size, self.generator.input_dim)
+        try:
+            latents, inputs = found
+            shapes = np.shape(latents), np.shape(inputs)
+            finite = bool(np.isfinite(latents).all() and np.isfinite(inputs).all())
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"sample returned {a_kind(found)}; expected latents {wanted[0]} and inputs {wanted[1]}"
+            ) from error
+        if shapes != wanted:
+            raise InputError(
+                f"sample returned the shapes {shapes[0]} and {shapes[1]}; expected {wanted[0]} and {wanted[1]}"
+            )
+        if not finite:
+            raise InputError("sample returned a NaN or an infinity; expected finite latents and inputs")
+        return latents, inputs
 
 
 First = Callable[[Block], Moments | None]  # the first chunks of a block, where they are done

@@ -144,16 +144,12 @@ def merge(folder: str | Path) -> GaussianModel:
     path = Path(folder) / PLAN
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        estimation = Estimation(
-            plan=Plan(about["samples"]),
-            job=None,
-            about=about,
-            collection=Collection(Folder(Path(folder), about["key"])),
-        )
+        plan, key = Plan(about["samples"]), str(about["key"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{folder} does not hold an estimate ({type(error).__name__}); expected a folder of shards"
         ) from error
+    estimation = Estimation(plan, None, about, Collection(Folder(Path(folder), key, kept=True)))
     missing = estimation.collection.missing(estimation.plan)
     if missing:
         blocks = len(list(estimation.plan.blocks))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gaussequiv.errors import InputError, a_kind, integer
 from gaussequiv.generators import composition
 from gaussequiv.generators.calls import Call, NoTensorError
-from gaussequiv.generators.priors import Prior
+from gaussequiv.generators.priors import GLOBAL, Prior, seeded_globally
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.streams import as_rng
@@ -93,6 +93,7 @@ class Generator:
             raise InputError(f"dtype={self.dtype!r}; expected one of {', '.join(map(str, DTYPES))}")
         integer("batch_size", self.batch_size)
         put = object.__setattr__
+        put(self, "module", _snapshot(self.module, self.name))
         put(self, "latent", latent)
         if self.latent_dim > MOST_LATENTS:
             raise InputError(
@@ -207,9 +208,14 @@ class Generator:
         """
         if latents.ndim != 2 or latents.shape[1] != self.latent_dim:
             raise InputError(f"the latents have shape {tuple(latents.shape)}; expected (n, {self.latent_dim})")
+        with self._forked():
+            return self._pushed(latents)
+
+    def _pushed(self, latents: Tensor) -> Tensor:
+        """The same, with whatever state torch's random numbers have."""
         latents = latents.to(device=self.device, dtype=self.dtype)
-        with torch.inference_mode(), self._forked():
-            outputs = [self._outputs(batch).flatten(1).to(self.dtype) for batch in latents.split(self.batch_size)]
+        with torch.inference_mode():
+            outputs = [self._outputs(batch).flatten(1) for batch in latents.split(self.batch_size)]
         if len({output.shape[1] for output in outputs}) > 1:
             raise InputError(
                 f"{self.name} returned outputs of different sizes for different batches; expected one size"
@@ -225,12 +231,15 @@ class Generator:
     def draw(self, n: int, rng: np.random.Generator | int) -> tuple[Tensor, Tensor]:
         """Draw `n` latents, (n, D) in double precision, and their inputs, (n, N) on the device and in the dtype of the module."""
         n, rng = integer("n", n), as_rng(rng)
-        latents = self.latents(n, rng)
-        if not self.stochastic:
+        if self.prior is None and not self.stochastic:
+            latents = self.latents(n, rng)
             return latents, self.push(latents)
-        with self._forked():
-            torch.manual_seed(int(rng.integers(2**62)))
-            return latents, self.push(latents)
+        with GLOBAL:  # a prior, or the module, may draw global random numbers
+            latents = self.latents(n, rng)
+            if not self.stochastic:
+                return latents, self.push(latents)
+            with seeded_globally(int(rng.integers(2**62)), self._cuda):
+                return latents, self._pushed(latents)
 
     def sample(self, n: int, rng: np.random.Generator | int) -> tuple[Array, Array]:
         """Draw `n` latents and their inputs: arrays (n, D) and (n, N) in the module's dtype."""
@@ -238,9 +247,15 @@ class Generator:
         return latents.to(self.dtype).numpy(), inputs.cpu().numpy()
 
     def _forked(self) -> Any:
-        """What leaves torch's global random states alone."""
-        cuda = torch.device(self.device).type == "cuda"
-        return torch.random.fork_rng(devices=[self.device] if cuda else [])
+        """What leaves global random states alone: torch's, and of a stochastic module NumPy's as well."""
+        if self.stochastic:
+            return seeded_globally(None, self._cuda)
+        return torch.random.fork_rng(devices=self._cuda)
+
+    @property
+    def _cuda(self) -> list[Any]:
+        """The device whose random numbers may be drawn besides those of the CPU."""
+        return [self.device] if torch.device(self.device).type == "cuda" else []
 
     def _outputs(self, latents: Tensor) -> Tensor:
         """Outputs (n, ...) of flat latents (n, D), as they come."""
@@ -260,6 +275,7 @@ class Generator:
             raise InputError(f"{self.name} returned shape {tuple(out.shape)} for {n} latents; expected ({n}, ...)")
         if out.is_complex():
             raise InputError(f"{self.name} returned complex numbers; expected real ones")
+        out = out.to(self.dtype)
         if not torch.isfinite(out).all():
             raise InputError(f"{self.name} returned a NaN or an infinity; check its weights and its dtype {self.dtype}")
         return out
@@ -275,11 +291,18 @@ class Generator:
     def _copied(self) -> Callable[..., Any]:
         if not isinstance(self.module, nn.Module):
             return self.module
-        try:
-            module = copy.deepcopy(self.module)
-        except (RuntimeError, TypeError) as error:
-            raise InputError(f"{self.name} cannot be copied ({error}); pass a function that calls it") from error
+        module = copy.deepcopy(self.module)
         return module.to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+
+
+def _snapshot(module: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A copy of a module, which later changes of the user's do not reach; a function as it is."""
+    if not isinstance(module, nn.Module):
+        return module
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"{name} cannot be copied ({error}); pass a function that calls it") from error
 
 
 def _shape(latent: Any) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ The first sees heavy tails and few latents (uniform ones: -0.4 / D); the second 
 D / 3 for one-hot ones, whose single projections look Gaussian for large D.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ Sampler = Callable[[int, np.random.Generator], Any] | torch.distributions.Distri
 SAMPLES = 4096
 DIRECTIONS = 64
 WIDEST = 512  # latents of more dimensions are seen through as many random fields
+GLOBAL = threading.RLock()  # held while torch's and NumPy's global random numbers are somebody's
 TOLERANCES = {"projections": 0.15, "overlaps": 0.3}  # an overlap has the kurtosis of two laws
 
 
@@ -161,12 +163,16 @@ def law(name: str, draws: Array, rng: np.random.Generator) -> Law:
 
 
 @contextmanager
-def seeded_globally(seed: int) -> Iterator[None]:
-    """A state of torch's and NumPy's global random numbers that follows from a seed; the old one comes back."""
-    numpy_state = np.random.get_state()  # noqa: NPY002 (that of the user's code)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002
+def seeded_globally(seed: int | None, devices: "Sequence[Any]" = ()) -> Iterator[None]:
+    """A state of torch's and NumPy's global random numbers that follows from a seed, if there is one; the old one comes back.
+
+    There is one such state in a process: threads wait for each other.
+    """
+    with GLOBAL, torch.random.fork_rng(devices=devices):
+        numpy_state = np.random.get_state()  # noqa: NPY002 (that of the user's code)
+        if seed is not None:
+            torch.manual_seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002
         try:
             yield
         finally:

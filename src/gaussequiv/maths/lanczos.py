@@ -81,12 +81,14 @@ def gauss_rule(operator: Any, X: Array, steps: int) -> BlockRule:
         InputError: a product is not finite, or the operator has a negative eigenvalue.
 
     """
-    space = _Krylov(operator, X)
+    space = Krylov(operator, X)
     space.grow(integer("steps", steps))
     return space.rule(steps)
 
 
-def relaxation_rule(operator: Any, X: Array, Y: Array, *, longest: float, tolerance: float) -> BlockRule:
+def relaxation_rule(
+    operator: Any, X: Array, Y: Array, *, longest: float, tolerance: float, spaces: "dict[str, Krylov] | None" = None
+) -> BlockRule:
     r"""The rule for the block (X, Y) with fewest steps that twice as many confirm, for all times $0 < s \le$ `longest`.
 
     What is compared are sums of $f \in \{e^{-\rho s}, \rho s\, e^{-\rho s}, (1 - e^{-\rho s})/(\rho s)\}$, as they occur where
@@ -101,6 +103,7 @@ def relaxation_rule(operator: Any, X: Array, Y: Array, *, longest: float, tolera
         Y: (N, p'), p' may be 0.
         longest: the longest time.
         tolerance: largest relative difference; the rule's `error` is larger where memory or rounding did not allow it.
+        spaces: where the space is found, and kept, for another call with the same operator and block.
 
     Raises:
         InputError: a product is not finite, or the operator has a negative eigenvalue.
@@ -108,7 +111,8 @@ def relaxation_rule(operator: Any, X: Array, Y: Array, *, longest: float, tolera
     """
     number("longest", longest)
     number("tolerance", tolerance, positive=True)
-    space, steps = _Krylov(operator, np.hstack([X, Y])), FIRST
+    kept = spaces if spaces is not None else {}
+    space, steps = kept.setdefault("relaxation", Krylov(operator, np.hstack([X, Y]))), FIRST
     while True:
         space.grow(2 * steps)
         coarse, fine = space.rule(steps if space.complete else space.steps // 2), space.rule(space.steps)
@@ -123,7 +127,15 @@ def relaxation_rule(operator: Any, X: Array, Y: Array, *, longest: float, tolera
 
 
 def density_of_states(
-    operator: Any, *, N: int, probes: int, longest: float, tolerance: float, seed: int = 0
+    operator: Any,
+    *,
+    N: int,
+    probes: int,
+    longest: float,
+    tolerance: float,
+    seed: int = 0,
+    moments: tuple[float, float] | None = None,
+    spaces: "dict[str, Krylov] | None" = None,
 ) -> Density:
     r"""The spectrum of an operator as nodes and weights, by stochastic Lanczos quadrature.
 
@@ -138,6 +150,9 @@ def density_of_states(
         longest: the longest time, as in `relaxation_rule`.
         tolerance: of the quadrature, relative to tr A / N; sampling alone leaves about sqrt(2 / (N probes)).
         seed: of the probes.
+        moments: tr A / N and tr A^2 / N, where they are known: the weights of every probe are corrected by a quadratic
+            polynomial of the eigenvalues to have them (control variates).
+        spaces: as in `relaxation_rule`.
 
     Raises:
         InputError: a product is not finite, or the operator has a negative eigenvalue.
@@ -149,12 +164,23 @@ def density_of_states(
         rho = scipy.linalg.eigvalsh((A + A.T) / 2, overwrite_a=True, check_finite=False)
         return Density(_not_negative(rho), np.full((1, N), 1 / N))
     Z = np.random.default_rng(seed).standard_normal((N, probes))
-    rule = relaxation_rule(operator, Z, np.zeros((N, 0)), longest=longest, tolerance=tolerance)
+    rule = relaxation_rule(operator, Z, np.zeros((N, 0)), longest=longest, tolerance=tolerance, spaces=spaces)
     counted = _counted(rule, probes)
     sampled = np.where(counted, 0.0, rule.vectors**2)
     mass, rest = sampled.sum(axis=1, keepdims=True), max(N - int(counted.sum()), 0)
     weights = counted + np.divide(sampled * rest, mass, out=np.zeros_like(sampled), where=mass > 0)
-    return Density(rule.rho, weights / weights.sum(axis=1, keepdims=True), rule.error)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return Density(rule.rho, weights if moments is None else _corrected(rule.rho, weights, moments), rule.error)
+
+
+def _corrected(rho: Array, weights: Array, moments: tuple[float, float]) -> Array:
+    """Weights (probes, n) times a quadratic polynomial, so that the moments of order 0, 1 and 2 are those that are known."""
+    scale = float(rho.max())
+    powers = (rho / scale) ** np.arange(3)[:, None]
+    wanted = np.array([1.0, moments[0] / scale, moments[1] / scale**2])
+    gram = np.einsum("in,pn,jn->pij", powers, weights, powers)
+    change = np.linalg.solve(gram, (wanted - gram[:, 0])[..., None])[..., 0]
+    return weights * (1 + change @ powers)
 
 
 def _counted(rule: BlockRule, probes: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -164,7 +190,7 @@ def _counted(rule: BlockRule, probes: int) -> np.ndarray[Any, np.dtype[np.bool_]
     return rule.converged & few[group]
 
 
-class _Krylov:
+class Krylov:
     """An orthonormal basis V of a block Krylov space, grown step by step, and the operator's matrix T within it."""
 
     def __init__(self, operator: Any, X: Array) -> None:

@@ -291,7 +291,12 @@ def quadrature(model: OperatorModel, covariance: Array, rho: float, noise: float
     )
     if model.density is None:
         density = density_of_states(
-            model.Omega, N=N, probes=N if N <= COUNTED else PROBES, longest=LONGEST / mean, tolerance=ACCURACY
+            model.Omega,
+            N=N,
+            probes=N if N <= COUNTED else PROBES,
+            longest=LONGEST / mean,
+            tolerance=ACCURACY,
+            moments=None if model.moments is None or N <= COUNTED else model.moments(),
         )
         nodes, weights = density.rho, density.omega
     else:

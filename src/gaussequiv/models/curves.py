@@ -28,7 +28,6 @@ AXES = {
     "v": ("unit", "output"),
     "means": ("unit",),
 }
-GROUPS = 16  # parts of the samples of an estimate
 _STATUSES = tuple(Status)
 FORMAT, GRID = "gaussequiv-curve", "gaussequiv-curves"  # one curve, and those of a sweep
 
@@ -187,7 +186,7 @@ class Curve:
         """
         if "test_error_bias" not in self.data:
             return None
-        reach = stdtrit(GROUPS - 1, 0.975) * self.data["test_error_se"].values
+        reach = stdtrit(self.data.attrs["parts"] - 1, 0.975) * self.data["test_error_se"].values
         middle = self.corrected.test_error
         return middle - reach, middle + reach
 

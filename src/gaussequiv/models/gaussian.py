@@ -230,6 +230,11 @@ class GaussianModel:
 
     # --- errors of an estimate ---
 
+    @property
+    def count_of_replicates(self) -> int:
+        """How many models that leave out one part of the samples there are."""
+        return 0 if self.replicates is None else len(self.replicates)
+
     def replicate(self, index: int) -> "GaussianModel":
         """The model without part `index` of the samples.
 
@@ -237,9 +242,10 @@ class GaussianModel:
             InputError: a model that was not estimated has none.
 
         """
-        count = 0 if self.replicates is None else len(self.replicates)
-        if self.replicates is None or not 0 <= index < count:
-            raise InputError(f"there is no replicate {index}: this model has {count}, which `estimate` makes")
+        if self.replicates is None or not 0 <= index < len(self.replicates):
+            raise InputError(
+                f"there is no replicate {index}: this model has {self.count_of_replicates}, which `estimate` makes"
+            )
         # differences are rounded to float32, and what is left need not be one joint covariance to the last bit
         model = object.__new__(GaussianModel)
         for name in ("Phi", "Psi", "mean_x", "mean_c"):

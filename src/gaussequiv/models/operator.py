@@ -1,6 +1,6 @@
 r"""`OperatorModel`: a Gaussian law of latents and inputs whose covariances are known by their products only."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from gaussequiv.errors import InputError, a_kind
+from gaussequiv.errors import InputError, a_kind, integer
+from gaussequiv.maths.activations import Activation
+from gaussequiv.maths.activations import activation as named
 from gaussequiv.maths.averages import Array
-from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.maths.large_layers import LayerCovariance
+from gaussequiv.models.gaussian import GaussianModel, _matrix
 
+OVER, POWERS = 10, 3  # more vectors than the rank of an approximation, and how often they are multiplied
 PROBES = 4  # random vectors that every covariance is tried on
 ROUNDING = 1e-8  # asymmetry, and part of a norm below zero, that products may have
 
@@ -32,6 +36,10 @@ class OperatorModel:
         provenance: where the numbers came from, plain JSON values.
         density: eigenvalues of Omega, (n,), and the weight of each in a mean over all, (n,), where they are known; otherwise
             the theory finds them with random vectors.
+        moments: returns tr Omega / N and tr Omega^2 / N, where they are known; they make random vectors more accurate.
+        tried: True leaves out the trial by random vectors, of what is a covariance by its construction.
+        without: the model without one part of the samples that it was estimated from.
+        parts: how many there are.
 
     Raises:
         InputError: shapes that do not fit, complex or infinite numbers, or matrices that random vectors show not to be one
@@ -47,6 +55,10 @@ class OperatorModel:
     mean_c: Array = None  # type: ignore[assignment]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     density: tuple[Array, Array] | None = None
+    moments: Callable[[], tuple[float, float]] | None = None
+    tried: bool = field(default=False, repr=False)
+    without: "Callable[[int], OperatorModel] | None" = field(default=None, repr=False)
+    parts: int = 0
 
     def __post_init__(self) -> None:
         Phi = _operator("Phi", self.Phi)
@@ -66,7 +78,92 @@ class OperatorModel:
                     f"{name} has shape {tuple(value.shape)}; with Phi of shape ({N}, {D}) expected {shape}"
                 )
             object.__setattr__(self, name, value)
-        _try_one_covariance(self.Omega, self.Phi, self.Psi)
+        if not self.tried:
+            _try_one_covariance(self.Omega, self.Phi, self.Psi)
+
+    @classmethod
+    def single_layer(
+        cls,
+        F: Any,
+        activation: "str | Activation | Callable[[Array], Array]" = "sign",
+        *,
+        precision: str = "float32",
+        threads: int = 1,
+    ) -> "OperatorModel":
+        r"""Exact moments of $x = \sigma(F c)$ as `GaussianModel.single_layer` has them, with products by blocks of rows.
+
+        Args:
+            F: (N, D), rows as given.
+            activation: sigma.
+            precision: of the entries of Omega, "float32" or "float64".
+            threads: that share the blocks; the result does not depend on it.
+
+        Raises:
+            InputError: F is not a matrix, holds a NaN, or has a zero row.
+
+        """
+        F = _matrix("F", F)
+        Omega = LayerCovariance(named(activation), F, precision, threads)
+        N = len(F)
+        operator = LinearOperator((N, N), matvec=Omega.__matmul__, matmat=Omega.__matmul__, dtype=np.float64)
+        source = {"source": "single_layer", "activation": Omega.sigma.name, "precision": precision}
+        return cls(
+            operator, Omega.slope[:, None] * F, mean_x=Omega.mean, provenance=source, moments=Omega.moments, tried=True
+        )
+
+    def low_rank_plus_diagonal(self, rank: int, diagonal: Any = None, seed: int = 0) -> "OperatorModel":
+        r"""The model with $\Omega \approx \Phi \Psi^{-1} \Phi^T + U \Lambda U^T + \mathrm{diag}(d)$: products for N (D + rank).
+
+        U are eigenvectors of the largest eigenvalues of what is not linear in the latents, from a block Krylov space of random
+        vectors; d is what is left of the diagonal, or of the trace where the diagonal is not known. It is one joint law by its
+        construction. How far off it is in the Frobenius norm, relative, is found with random vectors and stands in the
+        provenance.
+
+        Args:
+            rank: of U.
+            diagonal: of Omega, (N,).
+            seed: of the random vectors.
+
+        Raises:
+            InputError: a rank that is not below N, or a diagonal of another length.
+
+        """
+        N, D, rank = self.input_dim, self.latent_dim, integer("rank", rank)
+        if rank >= N:
+            raise InputError(f"rank={rank}; expected less than the N={N} inputs")
+        linear = product(self.Phi, np.eye(D))
+        inverse = np.linalg.pinv(product(self.Psi, np.eye(D)), hermitian=True)
+
+        def known(X: Array) -> Array:
+            return np.asarray(linear @ (inverse @ (linear.T @ X)))
+
+        def rest(X: Array) -> Array:
+            return product(self.Omega, X) - known(X)
+
+        rng = np.random.default_rng(seed)
+        basis = np.linalg.qr(rng.standard_normal((N, min(rank + OVER, N))))[0]
+        for _ in range(POWERS):
+            basis = np.linalg.qr(rest(basis))[0]
+        rho, rotation = np.linalg.eigh(basis.T @ rest(basis))
+        rho, U = rho[-rank:].clip(0.0), basis @ rotation[:, -rank:]
+        probes = rng.standard_normal((N, PROBES**2))
+        found = product(self.Omega, probes)
+        if diagonal is not None:
+            left = _vector("diagonal", diagonal, N) - np.einsum("ij,jk,ik->i", linear, inverse, linear) - U**2 @ rho
+        else:
+            left = np.full(N, float(np.sum(probes * (found - known(probes)))) / (N * PROBES**2) - rho.sum() / N)
+        left = left.clip(0.0)
+
+        def times(X: Array) -> Array:
+            columns = X.reshape(N, -1)
+            return np.asarray(known(columns) + U @ (rho[:, None] * (U.T @ columns)) + left[:, None] * columns).reshape(
+                X.shape
+            )
+
+        error = float(np.linalg.norm(found - times(probes)) / np.linalg.norm(found))
+        about = {**self.provenance, "approximation": f"rank {rank} plus diagonal", "relative_error": {"Omega": error}}
+        operator = LinearOperator((N, N), matvec=times, matmat=times, dtype=np.float64)
+        return OperatorModel(operator, self.Phi, self.Psi, self.mean_x, self.mean_c, provenance=about, tried=True)
 
     @property
     def input_dim(self) -> int:
@@ -77,6 +174,17 @@ class OperatorModel:
     def latent_dim(self) -> int:
         """D, the number of latents."""
         return int(self.Phi.shape[1])
+
+    @property
+    def count_of_replicates(self) -> int:
+        """How many models that leave out one part of the samples there are."""
+        return self.parts
+
+    def replicate(self, index: int) -> "OperatorModel":
+        """The model without part `index` of the samples that it was estimated from."""
+        if self.without is None or not 0 <= index < self.parts:
+            raise InputError(f"there is no replicate {index}: this model has {self.parts}")
+        return self.without(index)
 
     @cached_property
     def dense(self) -> GaussianModel:

@@ -21,6 +21,10 @@ SCHEMA = 1
 Arrays = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 
 
+class DamagedError(InputError):
+    """A file of this package that is truncated or altered."""
+
+
 def atomic_write(path: Path, write: Callable[[Path], None]) -> None:
     """Create or replace `path` by what `write` puts into a temporary neighbour.
 
@@ -81,8 +85,10 @@ def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray[Any, 
         with safe_open(path, framework="numpy") as file:
             header = dict(file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a complete safetensors file ({error}); make it again") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}); check its permissions") from error
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise DamagedError(f"{path} is not a complete safetensors file ({error}); make it again") from error
     if header.get("format") != "gaussequiv" or header.get("kind") != kind:
         found = header.get("kind", "foreign")
         raise InputError(f"{path} is a {found} file; expected a gaussequiv {kind} file")
@@ -90,7 +96,7 @@ def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, np.ndarray[Any, 
         raise InputError(f"{path} has schema {header.get('schema')}; this version of gaussequiv reads {SCHEMA}")
     checksum = header.pop("sha256", "")
     if checksum != _digest(dict(sorted(arrays.items())), header):
-        raise InputError(f"{path} was damaged or altered: its sha256 does not match its contents; make it again")
+        raise DamagedError(f"{path} was damaged or altered: its sha256 does not match its contents; make it again")
     return arrays, json.loads(header["metadata"])
 
 

@@ -32,7 +32,7 @@ P = TypeVar("P", OnlineSGD, FullBatch)
 
 def has_replicates(problem: object) -> bool:
     """Whether a problem's model was estimated, so that its errors are known."""
-    return getattr(getattr(problem, "model", None), "replicates", None) is not None
+    return bool(getattr(getattr(problem, "model", None), "count_of_replicates", 0))
 
 
 def with_band(curve: Curve, problem: P, solve: Callable[[P], Curve], first_order: bool | None = None) -> Curve:
@@ -46,15 +46,14 @@ def with_band(curve: Curve, problem: P, solve: Callable[[P], Curve], first_order
 
     """
     model = problem.model
-    assert isinstance(model, GaussianModel)
-    assert model.replicates is not None
     if first_order is None:
         first_order = model.input_dim > DEAR
-    make = _first_order if first_order else GaussianModel.replicate
+    first_order = first_order and isinstance(model, GaussianModel)
+    make: Any = _first_order if first_order else type(model).replicate
     names = [name for name in (ONLINE if isinstance(problem, OnlineSGD) else BATCH) if name in curve.data]
     full = solve(replace(problem, model=make(model, -1)) if first_order else problem)
     try:
-        curves = [solve(replace(problem, model=make(model, g))) for g in range(len(model.replicates))]
+        curves = [solve(replace(problem, model=make(model, g))) for g in range(model.count_of_replicates)]
     except InputError as error:  # at the edge of what a model may be, as that of a linear generator
         return _noted(curve, f"no band: a model without one sixteenth of the samples is refused ({error})")
     found: dict[str, Any] = {}
@@ -63,7 +62,7 @@ def with_band(curve: Curve, problem: P, solve: Callable[[P], Curve], first_order
         spread = jackknife(full.data[name].values, left_out)
         found[f"{name}_se"] = (curve.data[name].dims, spread.error)
         found[f"{name}_bias"] = (curve.data[name].dims, spread.bias)
-    return Curve(curve.data.assign(found))
+    return Curve(curve.data.assign(found).assign_attrs(parts=model.count_of_replicates))
 
 
 def _first_order(model: GaussianModel, index: int) -> OperatorModel:

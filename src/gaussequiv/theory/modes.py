@@ -6,7 +6,7 @@ import numpy as np
 
 from gaussequiv.errors import number
 from gaussequiv.maths.averages import Array
-from gaussequiv.maths.lanczos import BlockRule, Density, density_of_states, relaxation_rule
+from gaussequiv.maths.lanczos import BlockRule, Density, Krylov, density_of_states, relaxation_rule
 from gaussequiv.maths.spectra import relaxation_times
 from gaussequiv.models.operator import OperatorModel
 from gaussequiv.models.problems import OnlineSGD
@@ -40,7 +40,15 @@ class Modes:
     noise_error: float = 0.0
 
 
-def modes(problem: OnlineSGD, *, longest: float, tolerance: float, probes: int | None = None, seed: int = 0) -> Modes:
+def modes(
+    problem: OnlineSGD,
+    *,
+    longest: float,
+    tolerance: float,
+    probes: int | None = None,
+    seed: int = 0,
+    spaces: "dict[str, dict[str, Krylov]] | None" = None,
+) -> Modes:
     r"""The eigenmodes of a `GaussianModel`; for an `OperatorModel` nodes that stand for them in relaxation up to `longest`.
 
     The nodes are those of two rules: block Gauss quadrature for the block of student weights and teacher covariances, with
@@ -52,6 +60,7 @@ def modes(problem: OnlineSGD, *, longest: float, tolerance: float, probes: int |
         tolerance: relative accuracy of sums of such functions over the nodes, against twice as many.
         probes: random vectors of the density of states; all N eigenvalues where left out and N is at most 4096, else 16.
         seed: of these vectors.
+        spaces: where the Krylov spaces of an operator are kept for another call for the same problem.
 
     Raises:
         InputError: Omega has negative eigenvalues, or products that are not finite.
@@ -68,12 +77,23 @@ def modes(problem: OnlineSGD, *, longest: float, tolerance: float, probes: int |
         rho, E = model.eigenmodes
         seen = np.concatenate([student.T, teacher.T]) @ E
         return Modes(rho, seen[:K], seen[K:], np.full(N, 1 / N))
-    rule = relaxation_rule(model.Omega, student, teacher, longest=longest, tolerance=tolerance)
+    kept = spaces if spaces is not None else {}
+    loud, silent = kept.setdefault("loud", {}), kept.setdefault("silent", {})
+    rule = relaxation_rule(model.Omega, student, teacher, longest=longest, tolerance=tolerance, spaces=loud)
     if model.density is not None:
         return _with_density(rule, K, Density(model.density[0], np.atleast_2d(model.density[1])), longest)
     probes = probes if probes is not None else N if N <= COUNTED else PROBES
     enough = max(tolerance, SLACK * np.sqrt(2 / N / max(probes, 1)))
-    density = density_of_states(model.Omega, N=N, probes=probes, longest=longest, tolerance=enough, seed=seed)
+    density = density_of_states(
+        model.Omega,
+        N=N,
+        probes=probes,
+        longest=longest,
+        tolerance=enough,
+        seed=seed,
+        moments=None if model.moments is None or probes == N else model.moments(),
+        spaces=silent,
+    )
     return _with_density(rule, K, density, longest)
 
 

@@ -17,6 +17,7 @@ import scipy.linalg
 from gaussequiv.errors import FiniteSizeWarning, InputError, integer, number
 from gaussequiv.maths import solvers
 from gaussequiv.maths.averages import Array, breaks
+from gaussequiv.maths.lanczos import Krylov
 from gaussequiv.maths.solvers import Solution, Status
 from gaussequiv.maths.spectra import relaxation_nodes
 from gaussequiv.models.curves import Curve
@@ -189,7 +190,8 @@ def trajectory(
         )
     fields = _fields(problem, 1e-2 * rtol)
     known = modes(problem, longest=0.0, tolerance=1.0) if isinstance(problem.model, GaussianModel) else None  # exact
-    options = (reduce, finite_size, max_steps, progress)
+    spaces: dict[str, dict[str, Krylov]] = {}
+    options = (reduce, finite_size, max_steps, progress, spaces)
     tolerance, ratio = PER_STEP * rtol, COARSE
     undecided = 10 * rtol if _closeness(problem) < CLOSE else 0.0  # an error that no smaller step would mend
     _, coarse, _ = _solved(problem, fields, known, end, COARSE * tolerance, *options)
@@ -280,6 +282,7 @@ def _solved(
     finite_size: bool,
     max_steps: int,
     progress: Any,
+    spaces: dict[str, dict[str, Krylov]],
 ) -> tuple[Dynamics, Solution, float]:
     """The solution at one tolerance of the steps, and the error of the modes.
 
@@ -291,7 +294,7 @@ def _solved(
     relaxation = fastest * _relaxation_bound(problem, fields, known)
     while True:
         longest, tolerance = 10 * relaxation * end, max(1e-4 * rtol, 1e-14)
-        found = known or modes(problem, longest=longest, tolerance=max(1e-2 * rtol, 1e-12))
+        found = known or modes(problem, longest=longest, tolerance=max(1e-2 * rtol, 1e-12), spaces=spaces)
         dynamics, start = equations(problem, fields, found, finite_size=finite_size)
         dynamics = replace(dynamics, jumps=landings)
         if reduce:
