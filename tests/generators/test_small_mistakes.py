@@ -230,3 +230,40 @@ def test_spikes_of_strength_zero_are_none():
     given = {"name": "single-layer", "matrix": "spiked"}
     assert GeneratorSection(**given, strength=0.0).matrix_kind == ("spiked", 0.0)
     assert GeneratorSection(**given).matrix_kind == ("spiked", 2.0)
+
+
+def test_a_direction_that_makes_most_of_the_fields_is_seen():
+    """Two clusters along one direction of many: whitened projections hardly see them, the fields of a teacher do."""
+    rng, D = np.random.default_rng(0), 100
+    draws = rng.standard_normal((SAMPLES, D)) + 3 * rng.choice([-1.0, 1.0], size=(SAMPLES, 1))
+    found = law("latents", draws, rng)
+    assert abs(found.projections) < 0.05
+    assert "fields is off by -" in found.reason
+    stretched = rng.standard_normal((SAMPLES, D)) * np.linspace(0.1, 5, D) + 3 * rng.standard_normal((SAMPLES, 1))
+    assert not law("latents", stretched, rng).reason
+
+
+def test_offsets_of_the_inputs_do_not_hide_dropout():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.map = nn.Linear(10, 20, bias=False)
+            self.offset = nn.Parameter(torch.linspace(-1, 1, 20) * 3000)
+
+        def forward(self, z):
+            return self.offset + nn.functional.dropout(self.map(z), 0.5, training=True)
+
+    with pytest.raises(InputError, match="two calls with the same latents differ"):
+        generators.estimate(Generator(Noisy(), 10), 4_000)
+
+
+def test_features_of_a_data_set_that_look_at_the_batch_are_refused():
+    data = generators.dataset(np.cumsum(np.random.default_rng(0).standard_normal((1000, 5)), axis=0))
+    with pytest.raises(InputError, match="depend on the others of their batch"):
+        data.then(lambda x: x - x.mean(0))
+
+
+def test_no_accuracy_in_reach_is_no_failure():
+    assert not generators.estimate(GENERATOR, 20_000, rtol=1e-200).provenance["convergence"]["reached"]
+    with pytest.raises(InputError, match="the quantities are not all finite"):
+        generators.estimate(GENERATOR, 20_000, rtol=0.1, quantities=lambda m: np.nan)

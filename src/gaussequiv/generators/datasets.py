@@ -128,6 +128,13 @@ class Dataset:
             features, shape=shape, mean=mean
         )
         found = mapped.push(samples).numpy()
+        alone = np.concatenate([mapped.push(part).numpy() for part in samples[:FEW].split(1)])
+        size = float(np.sqrt(found.var(axis=0, dtype=float).mean())) or 1.0
+        if np.abs(alone - found[: len(alone)]).max() > 10 * np.sqrt(np.finfo(found.dtype).eps) * size:
+            raise InputError(
+                f"the features of a sample of {self.name} depend on the others of their batch, or change from call to call, as "
+                "with batch normalisation in training mode; expected a map of single samples"
+            )
         return Dataset(found.reshape(len(self), *mapped.output_shape), mapped.name)
 
     def crop(self, size: "int | tuple[int, int]", *, at: "tuple[int, int] | None" = None) -> "Dataset":

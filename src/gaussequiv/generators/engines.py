@@ -107,7 +107,7 @@ def work(
         for block in blocks:
             yield block, job.moments(block, first(block), report)
         return
-    threads = engine == "threads"
+    threads = isinstance(engine, ThreadPoolExecutor) or (isinstance(engine, str) and engine == "threads")
     payload: Any = job if threads else _pickled(job)
     remaining = dict.fromkeys(blocks)
     failures = 0

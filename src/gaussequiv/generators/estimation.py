@@ -301,13 +301,17 @@ def _to_accuracy(
         current.run(workers, engine, progress)
         model = current.model()
         values, errors, _ = model.jackknife(quantities)
+        if not (values.size and np.isfinite(values).all() and np.isfinite(errors).all()):
+            raise InputError(
+                "the quantities are not all finite numbers; expected a function of a model that returns an array"
+            )
         scale = float(np.abs(values).max()) or 1.0
         reached = float(errors.max()) / scale
         rows.append({"samples": samples, "relative_error": reached, "values": values.ravel().tolist()})
         if reached <= rtol or samples == limit:
             break
-        wanted = int(1.1 * samples * (reached / rtol) ** 2)
-        samples = min(limit, max(2 * samples, CHUNK * (min(wanted, 8 * samples) // CHUNK)))
+        wanted = 1.1 * samples * min(reached / rtol, 10.0) ** 2
+        samples = min(limit, max(2 * samples, CHUNK * (min(int(wanted), 8 * samples) // CHUNK)))
     found = {"rtol": rtol, "reached": reached <= rtol, "rows": rows}
     return model.with_provenance({**model.provenance, "convergence": found})
 

@@ -32,7 +32,7 @@ SAMPLES = 4096
 DIRECTIONS = 64
 WIDEST = 512  # latents of more dimensions are seen through as many random fields
 GLOBAL = threading.RLock()  # held while torch's and NumPy's global random numbers are somebody's
-TOLERANCES = {"projections": 0.15, "overlaps": 0.3}  # an overlap has the kurtosis of two laws
+TOLERANCES = {"projections": 0.15, "overlaps": 0.3, "fields": 0.15}  # an overlap has the kurtosis of two laws
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Law:
         distinct: share of different ones among the draws.
         projections: kurtosis of projections, see above.
         overlaps: kurtosis of overlaps.
+        fields: kurtosis of projections in the latents' own coordinates, which are those of a random teacher: one direction may
+            make most of them.
 
     """
 
@@ -114,6 +116,7 @@ class Law:
     distinct: float
     projections: float
     overlaps: float
+    fields: float
 
     @property
     def reason(self) -> str:
@@ -146,7 +149,7 @@ def law(name: str, draws: Array, rng: np.random.Generator) -> Law:
     rank = int(kept.sum()) if rho[-1] > 1e-20 * (draws**2).mean() else 0
     distinct = len(np.unique(draws, axis=0)) / len(draws)
     if rank == 0:
-        return Law(name, 0, distinct, 0.0, 0.0)
+        return Law(name, 0, distinct, 0.0, 0.0, 0.0)
     u = c @ vectors[:, kept] / np.sqrt(rho[kept])
     v = rng.standard_normal((rank, DIRECTIONS))
     fields = u @ (v / np.linalg.norm(v, axis=0))
@@ -159,7 +162,9 @@ def law(name: str, draws: Array, rng: np.random.Generator) -> Law:
     z = z @ axes / np.sqrt(values)
     twin = z[:half] @ z[half : 2 * half].T
     projections = float(((fields**4).mean(axis=0) / (fields**2).mean(axis=0) ** 2).mean() / 3 - 1)
-    return Law(name, rank, distinct, projections, float((overlaps**4).mean() / (twin**4).mean() - 1))
+    seen = c @ rng.standard_normal((c.shape[1], DIRECTIONS))
+    of_fields = float(((seen**4).mean(axis=0) / (seen**2).mean(axis=0) ** 2).mean() / 3 - 1)
+    return Law(name, rank, distinct, projections, float((overlaps**4).mean() / (twin**4).mean() - 1), of_fields)
 
 
 @contextmanager
