@@ -396,6 +396,66 @@ def test_shards_that_are_killed_are_redone_by_others(serial, tmp_path):
     assert same(generators.merge(tmp_path), serial)
 
 
+def test_a_killed_process_has_left_what_it_did(tmp_path):
+    """The files are there before the end: what the tests above go on from is not nothing."""
+    process = child(tmp_path)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("group-*"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    done = []
+    generators.estimate(GENERATOR, SAMPLES, folder=tmp_path, progress=lambda *counts: done.append(counts))
+    assert done[0][0] >= 2 * 16 * 1024 or len(done) == 1
+
+
+def test_what_a_worker_left_of_a_block_goes_with_the_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(engines, "EVERY", 0.0)
+    generators.estimate(GENERATOR, SAMPLES, folder=tmp_path, workers=2)
+    names = [file.name for file in tmp_path.glob("group-*-unfinished.safetensors")]
+    assert all("chunk-0000000" not in name for name in names)  # all groups have one whole block, and begin another
+
+
+def test_functions_that_see_other_values_in_a_process_are_refused(tmp_path):
+    """A function of a module is sent by its name; the module is another one there."""
+    (tmp_path / "sees_other_values.py").write_text("gain = 1.0\n\n\ndef f(z):\n    return gain * z\n")
+    code = """
+import sys; sys.path.insert(0, sys.argv[1])
+import os; os.environ["PYTHONPATH"] = sys.argv[1]
+import sees_other_values as module
+from gaussequiv import generators
+module.gain = float(sys.argv[2])
+try:
+    print(generators.estimate(generators.Generator(module.f, 3), 20_000, engine="processes", workers=2))
+except generators.estimation.InputError as error:
+    print(error)
+"""
+    for gain, expected in (("1", "GaussianModel(N=3"), ("5", "the generator gives other samples in another process")):
+        command = [sys.executable, "-c", code, str(tmp_path), gain]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert expected in done.stdout, done.stderr
+
+
+def test_moments_of_weights_that_first_samples_do_not_see_are_not_taken_for_each_other(tmp_path):
+    class Rare(torch.nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            self.size = torch.nn.Parameter(torch.tensor(size))
+
+        def forward(self, z):
+            return z + self.size * (z[:, :1] > 3.7)
+
+    generators.estimate(generators.Generator(Rare(1.0), 3), 20_000, folder=tmp_path)
+    with pytest.raises(InputError, match="another estimate"):
+        generators.estimate(generators.Generator(Rare(30.0), 3), 20_000, folder=tmp_path)
+
+
+def test_inputs_that_no_matrix_holds_are_refused_before_anything_is_made():
+    generator = generators.Generator(lambda z: z[:, :1].expand(-1, 2_000_000), 3)
+    with pytest.raises(InputError, match=r"N=2000000 inputs need about .* GB for .*sampled_model"):
+        generators.estimate(generator, 20_000)
+
+
 # --- stopping by accuracy ---
 
 

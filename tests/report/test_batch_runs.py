@@ -13,7 +13,7 @@ import torch
 import gaussequiv as ge
 from gaussequiv import generators, simulation
 from gaussequiv.models.streams import Purpose, stream
-from gaussequiv.report import cli, stages
+from gaussequiv.report import stages, terminal
 from gaussequiv.report.batch_runs import BatchRun
 from gaussequiv.report.experiments import Run
 from gaussequiv.report.settings import Experiment
@@ -239,7 +239,7 @@ MISTAKES = {
     "{code}:constant": "constant is an int; expected a function without arguments",
     "{code}:number": "number() returned a int; expected a torch module or a callable",
     "{code}:broken": "broken() fails: RuntimeError: no weights",
-    "{code}:scores": "the teacher returned shape (64, 3); expected (64,), one label a sample",
+    "{code}:scores": "the teacher returned shape (4096, 3); expected (4096,), one label a sample",
 }
 
 
@@ -400,8 +400,8 @@ def test_a_simulation_that_is_lost_somewhere_passes_through_the_commands(run, mo
     comparison, twin = found.comparisons
     assert not comparison.agrees
     assert comparison.doubts == ["simulation at alpha = 0.5, penalty = 0.1: not-converged: no minimum here"]
-    cli._show_comparison(found)
-    cli._say_how(found.practice)
+    terminal.show_comparison(found)
+    terminal.say_how(found.practice)
     shown = capsys.readouterr().out.splitlines()
     assert shown.count("simulation at alpha = 0.5, penalty = 0.1: not-converged: no minimum here") == 1
     assert shown[-1] == "at alpha = 0.5, penalty = 0.1: not-converged: no minimum here"
@@ -468,5 +468,5 @@ def test_ones_own_teacher_fails_in_its_own_words_below_features():
     base = generators.single_layer(generators.gaussian_matrix(20, 10))
     wrong = generators.on_inputs_of(base, lambda x: x)
     features = base.then(generators.random_features(20, 5))
-    with pytest.raises(ge.InputError, match=r"^the teacher returned shape \(200, 20\); expected \(200,\), one label"):
+    with pytest.raises(ge.InputError, match=r"^the teacher returned shape \(13, 20\); expected \(13,\), one label"):
         generators.measure_teacher(features, wrong, on="latents", samples=200)

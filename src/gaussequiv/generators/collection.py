@@ -133,15 +133,12 @@ class Collection:
 
     Args:
         folder: where they are kept, if they are.
-        every: seconds between two writings.
         share: the blocks that this process works on, where there are others: it merges and removes no files but those.
 
     """
 
-    def __init__(
-        self, folder: Folder | None = None, every: float = EVERY, share: Iterable[Block] | None = None
-    ) -> None:
-        self._folder, self._every = folder, every
+    def __init__(self, folder: Folder | None = None, share: Iterable[Block] | None = None) -> None:
+        self._folder = folder
         self._share = None if share is None else {(block.group, block.start) for block in share}
         self._nodes: dict[Node, Moments | None] = {}  # None: in its file only
         self._unsaved: set[Node] = set()
@@ -165,8 +162,10 @@ class Collection:
         self._unsaved.add(node)
         for other in others:
             self._drop(other)
+        if node.whole:  # a worker may have left its first chunks in a file
+            self._absorbed.add(node._replace(length=1))
         self._merge_up(node)
-        if time.monotonic() - self._saved_at >= self._every:
+        if time.monotonic() - self._saved_at >= EVERY:
             self.save()
 
     def unfinished(self, block: Block) -> Moments | None:

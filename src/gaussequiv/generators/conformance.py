@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gaussequiv.errors import InputError, integer
 from gaussequiv.generators.generator import Generator
-from gaussequiv.generators.priors import Prior
+from gaussequiv.generators.priors import Prior, seeded_globally
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, stream
 
@@ -128,8 +128,7 @@ def _sizes(generator: Inputs) -> tuple[bool, str]:
 def _seeds(generator: Inputs) -> tuple[bool, str]:
     found: list[Array] = []
     for seed in (1, 1, 2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(len(found))  # what a seed leaves open comes from here
+        with seeded_globally(len(found)):  # what a seed leaves open comes from here
             found.append(np.asarray(generator.sample(5, seed)[1]))
     first, again, other = found
     if not np.array_equal(first, again):
@@ -186,8 +185,7 @@ def _inputs(generator: Inputs, samples: int) -> tuple[bool, str]:
 
 def _pushed(generator: Generator, latents: Tensor, seed: int) -> Tensor:
     """Inputs, with another state of torch's global random numbers."""
-    with torch.random.fork_rng(devices=[generator.device] if latents.is_cuda else []):
-        torch.manual_seed(seed)
+    with seeded_globally(seed, [generator.device] if latents.is_cuda else []):
         return generator.push(latents).cpu().double()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,10 +19,12 @@ from gaussequiv.errors import InputError, StorageError, a_kind
 from gaussequiv.generators.collection import EVERY, Folder, Node
 from gaussequiv.generators.moments import Accumulator, Moments
 from gaussequiv.generators.plan import Block
+from gaussequiv.maths.averages import Array
 from gaussequiv.models.problems import Inputs
-from gaussequiv.models.streams import Purpose, stream
+from gaussequiv.models.streams import Purpose, as_rng, stream
 
 LOCAL = ("threads", "processes")
+FINGERPRINT = 256  # samples that stand for a generator
 AHEAD = 2  # blocks that are given out for every worker
 FAILURES = 3  # deaths of workers in a row, without a block that was finished, after which it is the block's fault
 
@@ -38,6 +40,7 @@ class Job:
         seed: of its latents.
         products: the precision of sums within a chunk.
         folder: where a block is kept that takes longer than half a minute.
+        probe: the generator's first inputs, which it must have in every process.
 
     """
 
@@ -45,6 +48,7 @@ class Job:
     seed: int
     products: str = "float64"
     folder: Folder | None = None
+    probe: Array | None = None
 
     def moments(self, block: Block, first: Moments | None = None, report: Report | None = None) -> Moments:
         """Those of a block, of which the first chunks may be done."""
@@ -157,8 +161,9 @@ def _moments(payload: "Job | bytes", block: Block, first: Moments | None) -> Mom
 def _pickled(job: Job) -> bytes:
     import cloudpickle
 
+    probe = first_samples(job.generator)[1]
     try:
-        return bytes(cloudpickle.dumps(job))
+        return bytes(cloudpickle.dumps(replace(job, probe=probe)))
     except Exception as error:  # whatever a user's generator may raise
         raise InputError(
             f"the generator cannot be sent to other processes ({error}); use threads, or write it as a module"
@@ -172,8 +177,21 @@ def _unpickled(payload: bytes) -> Job:
     import torch
 
     torch.set_num_threads(1)
-    job: Job = cloudpickle.loads(payload)
+    job: Job = cloudpickle.loads(payload)  # what `_pickled` made in the parent of this worker
+    here = first_samples(job.generator)[1]
+    assert job.probe is not None
+    if here.shape != job.probe.shape or not np.allclose(here, job.probe, rtol=1e-3, atol=1e-3):
+        raise InputError(
+            "the generator gives other samples in another process: a function of a module is sent by its name, and what was "
+            "changed in the module since is not; pass the torch module itself, or use threads"
+        )
     return job
+
+
+def first_samples(generator: Inputs) -> tuple[Array, Array]:
+    """The latents and inputs that a generator is known by."""
+    latents, inputs = generator.sample(FINGERPRINT, as_rng(0, Purpose.CHECK))
+    return np.asarray(latents), np.asarray(inputs)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ errors of its arrays, and of everything that is predicted from it.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from gaussequiv.errors import InputError, a_kind, integer, number
 from gaussequiv.generators.collection import Collection, Folder, all_of
 from gaussequiv.generators.conformance import require_a_map
 from gaussequiv.generators.datasets import Dataset
-from gaussequiv.generators.engines import Job, Report, work
+from gaussequiv.generators.engines import Job, Report, first_samples, work
 from gaussequiv.generators.moments import NAMES, PRODUCTS, Estimates, Moments, pack, tree
 from gaussequiv.generators.plan import CHUNK, GROUPS, Plan, checked_shard
 from gaussequiv.generators.priors import Prior
@@ -32,7 +33,7 @@ from gaussequiv.models.replicates import SYMMETRIC, Replicates
 from gaussequiv.models.storage import atomic_write_text
 from gaussequiv.models.streams import Purpose, as_rng
 
-FINGERPRINT = 16  # samples that stand for a generator in the key of a folder
+COPIES = 6  # matrices N x N that are held at a time
 FIRST = GROUPS * CHUNK  # samples before an accuracy is looked at; they are doubled then
 PLAN = "plan.json"
 
@@ -201,6 +202,7 @@ class Estimation:
             )
         if products not in PRODUCTS:
             raise InputError(f"products={products!r}; expected {' or '.join(map(repr, PRODUCTS))}")
+        _require_memory(generator.input_dim)
         prior = getattr(generator, "prior", None)
         require_a_map(generator)
         if isinstance(prior, Prior):
@@ -380,11 +382,26 @@ def _counted(done: int, total: int, progress: Callable[[int, int], Any] | None) 
 
 def _key(generator: Inputs, seed: int, products: str) -> str:
     """Hash of what the moments of a chunk depend on: the generator by its first samples, the seed, the precision."""
-    latents, inputs = generator.sample(FINGERPRINT, as_rng(0, Purpose.CHECK))
     digest = hashlib.sha256(f"{seed} {products} {CHUNK}".encode())
-    for array in (latents, inputs):
+    for array in (*first_samples(generator), *_weights(generator)):
         digest.update(f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _weights(generator: Inputs) -> list[Array]:
+    """Those of a generator's module, which its first samples need not see all of."""
+    state = getattr(getattr(generator, "module", None), "state_dict", None)
+    return [np.asarray(value.detach().cpu().double()) for value in state().values()] if callable(state) else []
+
+
+def _require_memory(N: int) -> None:
+    """Refuse matrices that do not fit into this machine."""
+    needed, there = COPIES * 8 * N**2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise InputError(
+            f"N={N} inputs need about {needed / 1e9:.3g} GB for their covariances, and this machine has {there / 1e9:.3g}; use "
+            "generators.sampled_model, which needs no matrix"
+        )
 
 
 def _digest(moments: Moments) -> str:

@@ -1,5 +1,6 @@
 r"""Feature maps on top of a generator: random features, the first layer of a network; and teachers measured on samples."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from gaussequiv.errors import InputError, a_kind, integer
 from gaussequiv.generators.datasets import Dataset, Lookup
 from gaussequiv.generators.generator import Array, Generator
+from gaussequiv.generators.plan import Plan
 from gaussequiv.generators.zoo import TORCH_ACTIVATIONS, torch_activation
 from gaussequiv.maths.activations import Activation, Custom
 from gaussequiv.models.networks import TwoLayer
@@ -192,7 +194,7 @@ def measure_teacher(
     labels = _labels(generator, function, on)
     N = generator.input_dim
     sums: list[list[Any]] = [[0, np.zeros(N), 0.0, np.zeros(N), 0.0] for _ in range(GROUPS)]  # count, x, y, x y, y^2
-    chunks, done = -(-samples // CHUNK), 0
+    chunks, done = -(-samples // Plan(samples).chunk), 0
     for index, (latents, inputs) in enumerate(_chunks(generator, samples, seed)):
         y, x = labels(latents, inputs), np.asarray(inputs, dtype=float)
         if output == "sign":
@@ -242,8 +244,9 @@ def _chunks(generator: Inputs, samples: int, seed: int) -> Iterator[tuple[Array,
     if isinstance(generator, Dataset):
         yield from generator.chunks()
         return
-    for index, start in enumerate(range(0, samples, CHUNK)):
-        yield generator.sample(min(CHUNK, samples - start), stream(seed, Purpose.ESTIMATE, chunk=index))
+    size = Plan(samples).chunk
+    for index, start in enumerate(range(0, samples, size)):
+        yield generator.sample(min(size, samples - start), stream(seed, Purpose.ESTIMATE, chunk=index))
 
 
 def _moments(sums: list[Any]) -> tuple[Array, float]:
@@ -255,9 +258,8 @@ class Labelled:
     """A torch teacher as a function of NumPy latents (n, D) and inputs (n, N) to labels (n,)."""
 
     def __init__(self, function: Callable[..., Any], on: str) -> None:
-        self.function, self.on = function, on
-        if isinstance(function, nn.Module):
-            function.eval()
+        self.on = on
+        self.function = copy.deepcopy(function).eval() if isinstance(function, nn.Module) else function
 
     def __call__(self, latents: Array, inputs: Array) -> Array:
         """Labels (n,), in double precision."""

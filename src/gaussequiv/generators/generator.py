@@ -94,6 +94,7 @@ class Generator:
         integer("batch_size", self.batch_size)
         put = object.__setattr__
         put(self, "module", _snapshot(self.module, self.name))
+        put(self, "extra", copy.deepcopy(dict(self.extra)) if self.extra is not None else None)
         put(self, "latent", latent)
         if self.latent_dim > MOST_LATENTS:
             raise InputError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from gaussequiv.errors import InputError, a_kind, integer, number
 from gaussequiv.maths.averages import Array
-from gaussequiv.maths.lanczos import density_of_states, relaxation_rule
+from gaussequiv.maths.lanczos import relaxation_rule
 from gaussequiv.maths.losses import Loss, loss
 from gaussequiv.maths.resolvents import Resolvents
 from gaussequiv.models.gaussian import GaussianModel, _array, _frozen
@@ -21,9 +21,8 @@ from gaussequiv.models.teachers import MeasuredTeacher, Output, Perceptron, chec
 
 TINY = 1e-9  # of margins and of slopes, relative to usual ones
 LONGEST = 1e5  # 1 / the smallest kappa that nodes of an operator stand for, in units of 1 / the mean eigenvalue
-COUNTED = 4096  # inputs up to which all eigenvalues of an operator are computed
 ACCURACY = 1e-6  # of sums over them
-PROBES = 16  # random vectors for the spectrum of an operator
+PROBES = 4  # random vectors for the mean eigenvalue of an operator
 BOUNDARY = 1e-6  # part of the variance of a teacher's field by which the inputs may seem to explain more than all of it
 
 
@@ -289,18 +288,8 @@ def quadrature(model: OperatorModel, covariance: Array, rho: float, noise: float
     rule = relaxation_rule(
         model.Omega, np.zeros((N, 0)), covariance[:, None], longest=LONGEST / mean, tolerance=ACCURACY
     )
-    if model.density is None:
-        density = density_of_states(
-            model.Omega,
-            N=N,
-            probes=N if N <= COUNTED else PROBES,
-            longest=LONGEST / mean,
-            tolerance=ACCURACY,
-            moments=None if model.moments is None or N <= COUNTED else model.moments(),
-        )
-        nodes, weights = density.rho, density.omega
-    else:
-        nodes, weights = model.density
+    density = model.states(longest=LONGEST / mean, tolerance=ACCURACY)
+    nodes, weights = density.rho, density.omega
     seen = rule.rho > N * np.finfo(float).eps * rule.rho.max()
     parts = np.divide(rule.vectors[0] ** 2, rule.rho, out=np.zeros_like(rule.rho), where=seen)
     nodes = np.where(nodes > N * np.finfo(float).eps * nodes.max(), nodes, 0.0)

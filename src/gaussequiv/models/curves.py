@@ -176,19 +176,24 @@ class Curve:
     def of_model(self) -> "Curve":
         """The prediction for the model as it is, the law of the Gaussian twin: without the errors of an estimate."""
         names = [str(name).removesuffix("_bias") for name in self.data.data_vars if str(name).endswith("_bias")]
-        return Curve(self.data.drop_vars([f"{name}_{part}" for name in names for part in ("se", "bias")]))
+        data = self.data.drop_vars([f"{name}_{part}" for name in names for part in ("se", "bias")])
+        data.attrs = {name: value for name, value in data.attrs.items() if name != "parts"}
+        return Curve(data)
+
+    def reach(self, name: str = "test_error") -> Array | None:
+        """Half of the width of the 95 % band of a quantity, by Student's law; None without errors of an estimate."""
+        if "parts" not in self.data.attrs:
+            return None
+        return np.asarray(stdtrit(self.data.attrs["parts"] - 1, 0.975) * self.data[f"{name}_se"].values)
 
     @property
     def band(self) -> tuple[Array, Array] | None:
         """Where the test error for the generator itself lies with a chance of 95 %: lower and upper ends; None without errors.
 
-        The ends are those of Student's law with as many degrees of freedom as there are parts of the samples, less one.
+        Student's law has as many degrees of freedom as there are parts of the samples, less one.
         """
-        if "test_error_bias" not in self.data:
-            return None
-        reach = stdtrit(self.data.attrs["parts"] - 1, 0.975) * self.data["test_error_se"].values
-        middle = self.corrected.test_error
-        return middle - reach, middle + reach
+        reach, middle = self.reach(), self.corrected.test_error
+        return None if reach is None else (middle - reach, middle + reach)
 
     def to_dataframe(self) -> "pd.DataFrame":
         """One row a point; matrices become columns such as Q_0_1."""

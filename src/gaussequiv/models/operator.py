@@ -12,10 +12,14 @@ from gaussequiv.errors import InputError, a_kind, integer
 from gaussequiv.maths.activations import Activation
 from gaussequiv.maths.activations import activation as named
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.lanczos import Density, Krylov, density_of_states
 from gaussequiv.maths.large_layers import LayerCovariance
 from gaussequiv.models.gaussian import GaussianModel, _matrix
 
 OVER, POWERS = 10, 3  # more vectors than the rank of an approximation, and how often they are multiplied
+COUNTED = 4096  # inputs up to which an operator's eigenvalues are all computed: seconds, and 0.13 GB
+RANDOM = 16  # random vectors for the density of states of a larger one
+SLACK = 0.01  # part of their sampling error that the quadrature may add to it
 PROBES = 4  # random vectors that every covariance is tried on
 ROUNDING = 1e-8  # asymmetry, and part of a norm below zero, that products may have
 
@@ -174,6 +178,42 @@ class OperatorModel:
     def latent_dim(self) -> int:
         """D, the number of latents."""
         return int(self.Phi.shape[1])
+
+    def states(
+        self,
+        *,
+        longest: float,
+        tolerance: float,
+        probes: int | None = None,
+        seed: int = 0,
+        spaces: dict[str, Krylov] | None = None,
+    ) -> Density:
+        """The density of states of Omega: known, from all eigenvalues where N is at most 4096, or from random vectors.
+
+        Args:
+            longest: longest relaxation time.
+            tolerance: of the quadrature; of random vectors no finer than a hundredth of their own error.
+            probes: random vectors, if not as above.
+            seed: of these.
+            spaces: as in `maths.lanczos.relaxation_rule`.
+
+        """
+        if self.density is not None:
+            return Density(self.density[0], np.atleast_2d(self.density[1]))
+        N = self.input_dim
+        probes = probes if probes is not None else N if N <= COUNTED else RANDOM
+        moments = None if self.moments is None or probes >= N else self.moments()
+        enough = max(tolerance, SLACK * np.sqrt(2 / N / max(probes, 1)))
+        return density_of_states(
+            self.Omega,
+            N=N,
+            probes=probes,
+            longest=longest,
+            tolerance=enough,
+            seed=seed,
+            moments=moments,
+            spaces=spaces,
+        )
 
     @property
     def count_of_replicates(self) -> int:

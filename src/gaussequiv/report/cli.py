@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gaussequiv.code import is_code
+from gaussequiv.report.terminal import say, say_how, show_comparison, show_curves, show_model
 
 if TYPE_CHECKING:
-    from gaussequiv.models.curves import Curve
-    from gaussequiv.models.gaussian import GaussianModel
-    from gaussequiv.models.sweeps import Curves
     from gaussequiv.report.batch_runs import BatchRun
     from gaussequiv.report.experiments import Run
 
@@ -32,9 +30,6 @@ app.add_typer(generators_app, name="generators")
 FOLLOWED = 1e3  # how much longer than the experiment a student is followed to find where it ends
 KINDS = ("online", "batch")
 
-MOST_ROWS = 100  # of a table on the terminal
-MOST_DOUBTS = 10  # points that are listed with the reason for which they have no number
-MOST_PENALTIES = 8  # columns of one
 USAGE: type[Exception] = typer.BadParameter.__mro__[1]  # an option or a command that there is not, and the like
 
 Kind = Annotated[
@@ -65,7 +60,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from gaussequiv import __version__
 
-        _say(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -89,7 +84,7 @@ def demo(
 ) -> None:
     """Estimate, predict, simulate and compare: the whole claim in one figure and one page."""
     with _run(kind, file, generator, settings, out, allow_code) as run:
-        _show_comparison(run)
+        show_comparison(run)
 
 
 @app.command()
@@ -111,9 +106,9 @@ def estimate(
     overrides = [*(settings or []), *([f"estimate.rtol={rtol}"] if rtol is not None else [])]
     with _run(None, file, generator, overrides, out, allow_code) as run:
         if part is not None:
-            _say(str(run.estimate_shard(part)))
+            say(str(run.estimate_shard(part)))
             return
-        _show_model(run, run.model)
+        show_model(run, run.model)
 
 
 @app.command()
@@ -126,7 +121,7 @@ def merge(
 ) -> None:
     """Put the shards of an estimate together: the experiment and --out are those of `estimate --shard`."""
     with _run(None, file, generator, settings, out, allow_code) as run:
-        _show_model(run, run.merged)
+        show_model(run, run.merged)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -136,24 +131,6 @@ def _shard(text: str) -> tuple[int, int]:
     if not (slash and number.isdecimal() and shards.isdecimal() and 1 <= int(number) <= int(shards)):
         raise InputError(f"--shard {text}: expected I/N with I from 1 to N, such as 3/8")
     return int(number), int(shards)
-
-
-def _show_model(run: "Run | BatchRun", model: "GaussianModel") -> None:
-    """What was estimated, how accurately, and where it is."""
-    _say(f"{model!r}")
-    rho = model.spectrum
-    _say(f"top eigenvalue {rho[-1]:.4g} ({rho[-1] / rho.sum():.1%} of the trace)")
-    convergence = model.provenance.get("convergence")
-    if convergence:
-        _table(
-            ("samples", "relative error"),
-            [[str(row["samples"]), f"{row['relative_error']:.2e}"] for row in convergence["rows"]],
-        )
-        if not convergence["reached"]:
-            _say(f"rtol = {convergence['rtol']:g} is not reached with these samples; allow for more of them")
-    for name, error in model.provenance.get("relative_error", {}).items():
-        _say(f"relative standard error of {name}: {error:.2e}")
-    _say("written: " + ", ".join(map(str, [run.folder / "model.safetensors", *run.draw_convergence()])))
 
 
 @app.command()
@@ -170,13 +147,13 @@ def predict(
         from gaussequiv.models.curves import Curve
 
         theory, written = run.theory, [run.folder / f"theory{run.suffix}.nc", *run.draw_theory()]
-        _show_curves(theory, "theory", ("test_error",))
+        show_curves(theory, "theory", ("test_error",))
         if isinstance(theory, Curve) and "classification_error" in theory.data:
-            _say(f"classification error at t = {theory.times[-1]:g}: {theory.data.classification_error.values[-1]:.4g}")
+            say(f"classification error at t = {theory.times[-1]:g}: {theory.data.classification_error.values[-1]:.4g}")
         for line in run.remarks:
-            _say(line)
-        _say_how(theory)
-        _say("written: " + ", ".join(map(str, written)))
+            say(line)
+        say_how(theory)
+        say("written: " + ", ".join(map(str, written)))
 
 
 @app.command()
@@ -199,13 +176,13 @@ def phases(
         problem, rtol = run.problem, run.experiment.theory.rtol
         if not isinstance(run, Run) or not isinstance(problem, OnlineSGD):
             raise InputError("phases are those of one curve; give one value where the experiment has a list")
-        _say(f"learning rate: {stability(problem)}")
-        _say(f"up to t = {run.times[-1]:g}: {phases_of(problem, float(run.times[-1]), rtol=rtol)}")
+        say(f"learning rate: {stability(problem)}")
+        say(f"up to t = {run.times[-1]:g}: {phases_of(problem, float(run.times[-1]), rtol=rtol)}")
         longest = FOLLOWED * float(run.times[-1])
         end = asymptote(
             problem, max(rtol, 1e-5), longest=longest, progress=lambda t: run.progress("the end", t, longest)
         )
-        _say(f"in the end: {end}")
+        say(f"in the end: {end}")
 
 
 @app.command()
@@ -220,10 +197,10 @@ def simulate(
     """Train for real: the network by one-pass SGD, or a generalised linear model to the end on a full batch."""
     with _run(kind, file, generator, settings, out, allow_code) as run:
         practice, written = run.practice, [run.folder / f"simulation{run.suffix}.nc", *run.draw_practice()]
-        _show_curves(practice, "simulation", ("test_error", "test_error_se"))
+        show_curves(practice, "simulation", ("test_error", "test_error_se"))
         if (practice.status != "ok").any():
-            _say_how(practice)
-        _say("written: " + ", ".join(map(str, written)))
+            say_how(practice)
+        say("written: " + ", ".join(map(str, written)))
 
 
 @app.command()
@@ -237,7 +214,7 @@ def compare(
 ) -> None:
     """Compare theory and simulation; computes what is not in the run directory yet."""
     with _run(kind, file, generator, settings, out, allow_code) as run:
-        _show_comparison(run)
+        show_comparison(run)
 
 
 @generators_app.callback()
@@ -253,17 +230,17 @@ def generators_list() -> None:
     from gaussequiv.generators import zoo
 
     width = max(map(len, zoo.NAMES))
-    _say(f"{'name':{width}}    D     N  what it is")
+    say(f"{'name':{width}}    D     N  what it is")
     for name, (latents, inputs) in zoo.SIZES.items():
-        _say(f"{name:{width}}  {latents:3d}  {inputs:4d}  {zoo.DESCRIPTIONS[name]}")
-    _say("")
-    _say(
+        say(f"{name:{width}}  {latents:3d}  {inputs:4d}  {zoo.DESCRIPTIONS[name]}")
+    say("")
+    say(
         "In place of a name: FILE.safetensors, weights that `gaussequiv train` wrote; MODEL.onnx; package.module:factory, your"
     )
-    _say(
+    say(
         "own code (--allow-code; its weights by --set generator.weights=FILE); or a data set, whose teacher looks at the inputs:"
     )
-    _say(
+    say(
         "a folder of PNG, JPEG or IDX images, an IDX file (gzipped or not), or an array (n, ...) in .npy, .npz, .safetensors."
     )
 
@@ -295,10 +272,10 @@ def generators_show(
         carded = isinstance(source, Generator) and (name in zoo.SHIPPED or Path(name).suffix == ".safetensors")
         shown = portrait(source, zoo.card(name) if carded else {})
     for line in shown.lines:
-        _say(line)
+        say(line)
     path = path or Path(f"{source.name}.png")
     figures.save(figures.portrait(shown), path)
-    _say(f"written: {path}")
+    say(f"written: {path}")
 
 
 @generators_app.command("check")
@@ -316,7 +293,7 @@ def generators_check(
         found = check_generator(source)
         if len(found.findings) == 1:  # it does not run at all
             raise InputError(found.failures[0].sentence)
-        _say(str(found))
+        say(str(found))
     if not found.ok:
         raise typer.Exit(1)
 
@@ -383,15 +360,15 @@ def _train(kind: str, data: Path, epochs: int, seed: int, device: str, out: Path
         "vae": training_likelihood.train_vae,
     }[kind]
     images = read_images(data)
-    _say(f"{len(images)} images of shape {images.shape[1:]}")
+    say(f"{len(images)} images of shape {images.shape[1:]}")
     with _progress() as report:
         module, card = train(
             images, epochs=epochs, seed=seed, device=device, progress=lambda done, of: report("training", done, of)
         )
     zoo.save(module, out, card)
     for key, value in card.items():
-        _say(f"  {key}: {value}")
-    _say(f"written: {out}")
+        say(f"  {key}: {value}")
+    say(f"written: {out}")
 
 
 def main() -> None:
@@ -466,106 +443,6 @@ def _run(
         run.save_experiment()
 
 
-def _show_comparison(run: "Run | BatchRun") -> None:
-    from gaussequiv.report.batches import BatchComparison
-    from gaussequiv.report.grids import GridComparison, table
-
-    comparison, twin = run.comparisons
-    paths = run.draw()
-    if isinstance(comparison, GridComparison):
-        _say(f"test errors at t = {comparison.theory.times[-1]:g}:")
-    head, rows = table(comparison, twin)
-    _table(head, rows[:MOST_ROWS])
-    if len(rows) > MOST_ROWS:
-        _say(f"the first {MOST_ROWS} of {len(rows)} points; all of them are in the page")
-    if isinstance(comparison, BatchComparison):
-        _list(comparison.doubts)
-    _say(comparison.summary)
-    if twin is not None:
-        _say(f"On the Gaussian twin: {twin.summary}")
-    if not isinstance(comparison, BatchComparison) and (comparison.theory.status != "ok").any():
-        _say(comparison.theory.message)
-    for curve in (comparison.theory, comparison.practice, *([twin.practice] if twin is not None else [])):
-        _warn(curve)
-    _say("written: " + ", ".join(str(path) for path in paths))
-
-
-def _say_how(curves: "Curve | Curves") -> None:
-    """How the points of a curve, or of the curves of a sweep, ended: of a full-batch curve each that is not good."""
-    from gaussequiv.models.curves import Curve
-
-    if isinstance(curves, Curve) and "time" not in curves.axes and curves.doubts:
-        _list([f"at {doubt}" for doubt in curves.doubts])
-    else:
-        _say(curves.message)
-
-
-def _list(lines: Sequence[str]) -> None:
-    for line in lines[:MOST_DOUBTS]:
-        _say(line)
-    if len(lines) > MOST_DOUBTS:
-        _say(f"and {len(lines) - MOST_DOUBTS} more points without a value, or with a doubtful one")
-
-
-def _show_curves(curves: "Curve | Curves", name: str, columns: Sequence[str]) -> None:
-    """A table of a curve, or of the last points of the curves of a sweep, and the warnings."""
-    from gaussequiv.models.curves import Curve
-
-    if isinstance(curves, Curve) and "time" not in curves.axes:
-        _show_batch(curves)
-        return
-    titles = (name, "standard error")[: len(columns)]
-    values = [curves.data[column].values for column in columns]
-    if isinstance(curves, Curve):
-        head, labels = ["t"], [[f"{t:.4g}"] for t in curves.times]
-    else:
-        _say(f"test errors at t = {curves.times[-1]:g}:")
-        head, labels = list(curves.axes), [[f"{value:g}" for value in point.values()] for point in curves.points]
-        values = [column[..., -1].ravel() for column in values]
-    rows = [
-        [*words, *(f"{x:{form}}" for x, form in zip(row, (".6g", ".2g"), strict=False))]
-        for words, *row in zip(labels, *values, strict=True)
-    ]
-    _table((*head, *titles), rows)
-    _warn(curves)
-
-
-def _show_batch(curve: "Curve") -> None:
-    """A table of a full-batch curve: errors and losses of one penalty at every alpha, or test errors of up to eight."""
-    import numpy as np
-
-    problem, data = curve.provenance.get("problem", {}), curve.data
-    title = f"{problem.get('loss', 'any')} loss on {problem.get('output', 'any')} labels"
-
-    def shown(name: str) -> Any:
-        """Values as text, with their standard errors where there are any."""
-        if f"{name}_se" not in data or curve.provenance.get("kind") != "simulation":
-            return np.vectorize(lambda x: f"{x:.5g}", otypes=[object])(data[name].values)
-        join = lambda x, error: f"{x:.4g} ± {error:.1g}"  # noqa: E731
-        return np.vectorize(join, otypes=[object])(data[name].values, data[f"{name}_se"].values)
-
-    if "penalty" in curve.axes:
-        count = len(curve.penalty)
-        at = np.unique(np.rint(np.linspace(0, count - 1, min(count, MOST_PENALTIES))).astype(int))
-        some = f", {len(at)} of {count} penalties" if len(at) < count else ""
-        _say(f"test errors, {title}{some}:")
-        head = ["alpha", *(f"penalty {curve.penalty[i]:.3g}" for i in at)]
-        columns = [shown("test_error")[:, i] for i in at]
-    else:
-        _say(f"{title}:" if np.ndim(curve.penalty) else f"{title}, penalty {float(curve.penalty):.3g}:")
-        best = {"best penalty": np.array([f"{x:.4g}" for x in curve.penalty])} if np.ndim(curve.penalty) else {}
-        names = {"test error": "test_error", "training loss": "train_loss", "training error": "train_error"}
-        table = best | {words: shown(name) for words, name in names.items()}
-        head, columns = ["alpha", *table], list(table.values())
-    _table(head, [[f"{a:.4g}", *row] for a, *row in zip(curve.alpha, *columns, strict=True)])
-    _warn(curve)
-
-
-def _warn(curves: "Curve | Curves") -> None:
-    for warning in curves.warnings:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
-
-
 @contextmanager
 def _progress() -> Iterator[Any]:
     """A function (stage, done, in all) that moves one bar a stage on a terminal, and writes a line every 10 % elsewhere."""
@@ -599,20 +476,6 @@ def _progress() -> Iterator[Any]:
     finally:
         if tasks:
             bars.stop()
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    for row in (head, *rows):
-        _say(
-            "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-        )
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.sweeps import Curves, label
 from gaussequiv.report.batches import QUANTITIES, BatchComparison
-from gaussequiv.report.comparison import Comparison, model_error
+from gaussequiv.report.comparison import Comparison
 from gaussequiv.report.grids import Compared, GridComparison
 from gaussequiv.report.portraits import Portrait
 
@@ -35,7 +35,6 @@ MOST_PENALTIES = 8  # drawn as curves; all of them are in the heat map
 FEW_PENALTIES = 3  # from which there is a heat map
 SMOOTH = 5  # penalties from which it has contour lines
 WIDE = 20.0  # ratio of the largest to the smallest value from which an axis is logarithmic
-BAND = 2.13  # standard errors of a 95 % band of Student's law, from 16 parts of the samples
 DEEP = 1e-8  # of the largest value: what is smaller is left out of view
 LIMITS = {"interpolation": "interpolation", "separability": "← separable"}  # thresholds and their short names
 
@@ -52,7 +51,7 @@ def learning_curve(comparison: Comparison, twin: Comparison | None = None) -> Fi
         errors = figure.add_subplot(grid[0, 0])
         t = _shown(comparison.times)
         errors.plot(t, theory.test_error, color=THEORY, label="theory")
-        _band(errors, t, theory.test_error, model_error(theory))
+        _band(errors, t, theory.test_error, theory.reach())
         seeds = practice.data.sizes["seed"]
         label = f"simulation, {seeds} seeds"
         errors.errorbar(
@@ -92,7 +91,7 @@ def theory_curve(theory: Curve) -> Figure:
         errors, overlaps = figure.subplots(1, 2)
         theory = theory.corrected
         errors.plot(_shown(theory.times), theory.test_error, color=THEORY)
-        _band(errors, _shown(theory.times), theory.test_error, model_error(theory))
+        _band(errors, _shown(theory.times), theory.test_error, theory.reach())
         errors.set(ylabel=r"test error $\epsilon_g$", xlabel=r"$t$ = steps / $N$", title="theory")
         _log_time(errors, theory.times)
         errors.set_yscale("log")
@@ -378,8 +377,8 @@ def _penalty_lines(
             there = np.pad(np.isfinite(values), 1)
             alone = np.flatnonzero(there[1:-1] & ~there[:-2] & ~there[2:])  # between points without a value: no line
             panel.plot(x, values, "_-", ms=12, markevery=alone.tolist(), color=colour, lw=1.5)
-            if f"{name}_se" in curve.data:
-                _band(panel, x, values, _column(curve, f"{name}_se", index), colour)
+            reach = curve.reach(name)
+            _band(panel, x, values, None if reach is None else reach.reshape(len(x), -1)[:, index], colour)
             continue
         one = len(shown) == 1
         colour = colour if not one else PRACTICE if filled else TWIN  # noqa: PLW2901
@@ -389,10 +388,9 @@ def _penalty_lines(
         )
 
 
-def _band(panel: Any, x: Array, middle: Array, error: Array, colour: Any = THEORY) -> None:
+def _band(panel: Any, x: Array, middle: Array, reach: Array | None, colour: Any = THEORY) -> None:
     """The 95 % band of a prediction, where it has errors from an estimated model."""
-    reach = BAND * np.nan_to_num(error)
-    if reach.any():
+    if reach is not None:
         panel.fill_between(x, middle - reach, middle + reach, color=colour, alpha=0.2, lw=0)
 
 

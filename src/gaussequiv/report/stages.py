@@ -427,7 +427,7 @@ class Stages(abc.ABC):
     @cached_property
     def _contents(self) -> str:
         """Hash of the weights, or of the data set, that the generator's name leads to; of code by its first samples."""
-        if self.experiment.generator.runs_code:
+        if self.experiment.generator.runs_code or self.experiment.generator.is_onnx:  # weights may lie beside the file
             latents, inputs = self._named.sample(FINGERPRINT, stream(0, Purpose.CHECK))
             return hashlib.sha256(latents.tobytes() + inputs.tobytes()).hexdigest()
         path = Path(self.experiment.generator.name)

@@ -17,7 +17,7 @@ from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
 
 KIND = "measured teacher"  # of its files
-PROBED = 64  # samples whose labels stand for the teacher
+PROBED = 4096  # samples whose labels stand for the teacher
 
 
 def from_code(name: str, allowed: bool) -> Callable[..., Any]:

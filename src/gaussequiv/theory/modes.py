@@ -6,14 +6,10 @@ import numpy as np
 
 from gaussequiv.errors import number
 from gaussequiv.maths.averages import Array
-from gaussequiv.maths.lanczos import BlockRule, Density, Krylov, density_of_states, relaxation_rule
+from gaussequiv.maths.lanczos import Density, Krylov, relaxation_rule
 from gaussequiv.maths.spectra import relaxation_times
 from gaussequiv.models.operator import OperatorModel
 from gaussequiv.models.problems import OnlineSGD
-
-COUNTED = 4096  # inputs up to which an operator's eigenvalues are all computed: seconds, and 0.13 GB
-PROBES = 16  # random vectors for the density of states of a larger operator
-SLACK = 0.01  # part of the sampling error that the quadrature may add to it
 
 
 @dataclass(frozen=True)
@@ -80,31 +76,13 @@ def modes(
     kept = spaces if spaces is not None else {}
     loud, silent = kept.setdefault("loud", {}), kept.setdefault("silent", {})
     rule = relaxation_rule(model.Omega, student, teacher, longest=longest, tolerance=tolerance, spaces=loud)
-    if model.density is not None:
-        return _with_density(rule, K, Density(model.density[0], np.atleast_2d(model.density[1])), longest)
-    probes = probes if probes is not None else N if N <= COUNTED else PROBES
-    enough = max(tolerance, SLACK * np.sqrt(2 / N / max(probes, 1)))
-    density = density_of_states(
-        model.Omega,
-        N=N,
-        probes=probes,
-        longest=longest,
-        tolerance=enough,
-        seed=seed,
-        moments=None if model.moments is None or probes == N else model.moments(),
-        spaces=silent,
-    )
-    return _with_density(rule, K, density, longest)
-
-
-def _with_density(rule: BlockRule, K: int, density: Density, longest: float) -> Modes:
-    """The nodes of both rules: those of the density have no part in student and teacher."""
-    w, b = rule.vectors[:K], rule.vectors[K:]
-    silent = np.zeros(len(density.rho))
+    density = model.states(longest=longest, tolerance=tolerance, probes=probes, seed=seed, spaces=silent)
+    nothing = np.zeros((len(rule.vectors), len(density.rho)))  # its nodes have no part in student and teacher
+    seen = np.column_stack([rule.vectors, nothing])
     return Modes(
         rho=np.concatenate([rule.rho, density.rho]),
-        w=np.column_stack([w, np.tile(silent, (len(w), 1))]),
-        b=np.column_stack([b, np.tile(silent, (len(b), 1))]),
+        w=seen[:K],
+        b=seen[K:],
         omega=np.concatenate([np.zeros(len(rule.rho)), density.omega]),
         error=rule.error,
         noise_error=_noise_error(density, longest),
