@@ -31,6 +31,31 @@ def test_z_is_the_difference_in_standard_errors(theory):
     assert comparison.worst == np.argmax(np.abs(expected))
 
 
+def estimated(theory):
+    """A prediction from an estimated model: errors of 2 %, and 3 % of bias."""
+    eg = theory.data["test_error"]
+    parts = {"test_error_se": 0.02 * eg, "test_error_bias": 0.03 * eg}
+    return Curve(theory.data.assign(parts).assign_attrs(parts=16))
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_an_estimate_counts_on_the_generator_and_not_on_its_twin(theory, twin):
+    """The twin has the law of the model as it is; the generator that of the model without bias, up to its error."""
+    practice = cases.pretend(theory, np.random.default_rng(0))
+    practice = Curve(practice.data.assign_attrs(provenance=json.dumps(practice.provenance | {"twin": twin})))
+    comparison = report.compare(estimated(theory), practice)
+    errors = practice.data["test_errors"].values
+    spread, eg = errors.std(axis=1, ddof=1) / np.sqrt(10), theory.test_error
+    expected, deviation = (eg, spread) if twin else (0.97 * eg, np.hypot(spread, 0.02 * eg))
+    np.testing.assert_allclose(comparison.z, (errors.mean(axis=1) - expected) / deviation, rtol=1e-12)
+    for first, last, mean, score in comparison.stretches:
+        part = (theory.times >= first) & (theory.times <= last)
+        by_seed = (errors[part] / expected[part, None] - 1).mean(axis=0)
+        error = np.hypot(by_seed.std(ddof=1) / np.sqrt(10), 0.0 if twin else 0.02 / 0.97)
+        assert (mean, score) == pytest.approx((by_seed.mean(), by_seed.mean() / error))
+    assert len(figures.learning_curve(comparison).axes[0].collections) == (1 if twin else 2)  # error bars, and the band
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("correlated", [0.0, 0.9])
 @pytest.mark.parametrize("seeds", [4, 10])
