@@ -228,9 +228,10 @@ class Comparison:
     @property
     def caption(self) -> str:
         """What the panels of its figure are."""
+        shaded = " (shaded: its 95 % band from the samples of the estimate)" if self.theory.reach() is not None else ""
         return (
-            "Left: test error, and z below; grey is |z| < 2, and dotted lines, where in view, are the largest |z| that chance "
-            "explains. Right: overlaps Q (solid), R (dashed), and the readout v."
+            f"Left: test error{shaded}, and z below; grey is |z| < 2, and dotted lines, where in view, are the largest |z| that "
+            "chance explains. Right: overlaps Q (solid), R (dashed), and the readout v."
         )
 
     @property

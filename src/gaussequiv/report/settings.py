@@ -54,9 +54,7 @@ class EstimateSection(Section):
     @classmethod
     def _known(cls, engine: str) -> str:
         if engine not in ("threads", "processes") and "://" not in engine:
-            raise ValueError(
-                f"{engine!r}; expected threads, processes, or the address of a Dask scheduler, tcp://HOST:PORT"
-            )
+            raise ValueError("expected threads, processes, or the address of a Dask scheduler, tcp://HOST:PORT")
         return engine
 
 
