@@ -11,8 +11,10 @@ from gaussequiv.errors import InputError, a_kind
 FEW = 3  # names in a message
 
 
-def is_code(name: str) -> bool:
+def is_code(name: Any) -> bool:
     """Whether a name is one of code, "package.module:factory"."""
+    if not isinstance(name, str):
+        return False
     module, colon, attribute = name.partition(":")
     return bool(colon) and all(map(str.isidentifier, [*module.split("."), *attribute.split(".")]))
 
@@ -50,6 +52,8 @@ def find_code(name: str, what: str) -> Any:
 
 def call_code(name: str, what: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """What the factory "package.module:factory" returns; see `find_code`."""
+    if not (arguments is None or isinstance(arguments, Mapping)):
+        raise InputError(f"{what}: arguments={arguments!r}; expected arguments by their names, such as {{'width': 64}}")
     factory = find_code(name, what)
     short = name.partition(":")[2]
     if not callable(factory):

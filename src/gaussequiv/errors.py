@@ -17,12 +17,14 @@ class FiniteSizeWarning(UserWarning):
     """A few modes move within a few steps of SGD, so that the equations of the limit of large N are not exact."""
 
 
-def integer(name: str, value: Any, least: int = 1) -> int:
-    """`value` as an int of at least `least`; refuses fractions, booleans and what is no number."""
+def integer(name: str, value: Any, least: int = 1, *, most: int | None = None) -> int:
+    """`value` as an int from `least` to `most`; refuses fractions, booleans and what is no number."""
     value = _scalar(value)
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not whole or value < least:
         raise InputError(f"{name}={value!r}; expected an integer of at least {least}")
+    if most is not None and value > most:
+        raise InputError(f"{name}={value!r}; expected an integer of at most {most}")
     return int(value)
 
 

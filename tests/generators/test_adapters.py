@@ -1,5 +1,6 @@
 """Generators that were made elsewhere: the same numbers as the library that made them; refusals in a sentence."""
 
+import copy
 import pickle
 import sys
 
@@ -584,3 +585,72 @@ def test_latents_of_a_prior_are_those_that_the_simulation_uses():
     assert seen
     assert all(abs(mean - 9) < 2 for mean in seen)
     assert generator.draw(3, stream(0, 0))[0].dtype == torch.float64
+
+
+# --- what came raw from other libraries ---
+
+
+def test_a_module_in_bfloat16_runs_in_the_float32_that_holds_its_weights():
+    net = nn.Linear(5, 8).bfloat16()
+    latents, inputs = Generator(net, 5).sample(7, 0)
+    assert inputs.dtype == np.float32
+    np.testing.assert_allclose(inputs, copy.deepcopy(net).float()(torch.from_numpy(latents)).detach(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"seed": 2**70}, "expected an integer of at most 9223372036854775807"),
+        ({"arguments": 3}, "arguments=3; expected arguments by their names"),
+        ({"name": 3}, "expected package.module:factory"),
+    ],
+)
+def test_wrong_arguments_of_code_get_a_sentence(options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        from_code(options.pop("name", "torch.nn:Identity"), latent=3, **options)
+
+
+def test_weights_by_numbers_get_a_sentence(tmp_path):
+    torch.save({0: torch.zeros(3), 1: torch.zeros(2)}, tmp_path / "numbers.pt")
+    with pytest.raises(InputError, match="holds 0, 1; expected tensors by their names"):
+        load_weights(nn.Linear(5, 8), tmp_path / "numbers.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_features_of_a_function_that_returns_another_precision(dtype):
+    inner = Generator(lambda c: torch.tanh(c.double()), 5, dtype=dtype)
+    layer = nn.Linear(5, 7)
+    latents, inputs = inner.then(layer).sample(4, 0)
+    exact = copy.deepcopy(layer).double()(torch.tanh(torch.from_numpy(latents).double()))
+    np.testing.assert_allclose(inputs, exact.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["zuko.NSF", "zuko.NCSF", "torch"])
+def test_a_flow_is_a_snapshot_base_and_all(kind):
+    if kind == "torch":
+        base = torch.distributions.Independent(torch.distributions.StudentT(9 * torch.ones(3)), 1)
+        flow = torch.distributions.TransformedDistribution(base, [torch.distributions.AffineTransform(0.0, 2.0)])
+        generator = from_flow(flow)
+    else:
+        zuko = pytest.importorskip("zuko")
+        flow = getattr(zuko.flows, kind.partition(".")[2])(3, context=2, transforms=1)
+        generator = from_flow(flow, context=torch.zeros(2))
+    before = generator.sample(50, 0)
+    assert before[1].shape == (50, 3)
+    for tensor in [base.base_dist.loc] if kind == "torch" else [*flow.parameters(), *flow.buffers()]:
+        tensor.data = tensor.data + 0.5
+    for old, new in zip(before, generator.sample(50, 0), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_an_onnx_output_of_one_number_a_batch_does_not_hinder_the_others(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    W, b = onnx_file(tmp_path / "net.onnx")
+    model = onnx.load(tmp_path / "net.onnx")
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["flat"], ["loss"], keepdims=0))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("loss", onnx.TensorProto.FLOAT, []))
+    onnx.save(model, tmp_path / "net.onnx")
+    latents, inputs = from_onnx(tmp_path / "net.onnx", output="images").sample(5, 0)
+    np.testing.assert_allclose(inputs, np.tanh(latents @ W + b), atol=1e-6)
+    with pytest.raises(InputError, match=r"returned shape \(1,\) for 2 latents"):
+        from_onnx(tmp_path / "net.onnx", output="loss").sample(2, 0)

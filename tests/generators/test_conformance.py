@@ -9,6 +9,7 @@ import gaussequiv as ge
 from gaussequiv import generators
 from gaussequiv.errors import InputError
 from gaussequiv.generators import Generator, check_generator, zoo
+from gaussequiv.models.streams import as_rng
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.NAMES if name != "dcgan-random-32"])
@@ -63,6 +64,11 @@ class Sampled:
         self.sample = sample
 
 
+def own_noise():
+    own = torch.Generator().manual_seed(0)
+    return lambda c: c + torch.randn(c.shape, generator=own)
+
+
 BROKEN = {
     "batch normalisation in training mode": (
         lambda: Generator(in_a_function(nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8)).train()), 5),
@@ -105,6 +111,16 @@ BROKEN = {
         {"latents", "seeds"},
         "standard errors off; pass a prior",
     ),
+    "noise that no seed sets": (
+        lambda: Generator(own_noise(), 5, stochastic=True),
+        {"repeated calls", "seeds"},
+        r"two calls with the same seed differ: .*a torch.Generator of its own",
+    ),
+    "noise and batch normalisation in training mode": (
+        lambda: Generator(lambda c: c - c.mean(0) + torch.randn_like(c), 5, stochastic=True),
+        {"batches"},
+        "depend on the other latents of their batch",
+    ),
     "an exception": (lambda: Sampled(lambda n, rng: 1 / 0), {"sizes"}, "ZeroDivisionError: division by zero"),
 }
 
@@ -122,10 +138,46 @@ def test_each_law_can_fail_and_names_what_to_do(case):
     assert not any("\n" in finding.sentence for finding in found.findings)
 
 
-@pytest.mark.parametrize("case", ["batch normalisation in training mode", "dropout that is not switched off", "noise"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "batch normalisation in training mode",
+        "dropout that is not switched off",
+        "noise",
+        "noise that no seed sets",
+        "noise and batch normalisation in training mode",
+    ],
+)
 def test_an_estimate_refuses_what_is_no_map(case):
-    with pytest.raises(InputError, match=r"is no map from latents to inputs: .*; (expected|switch)"):
+    with pytest.raises(InputError, match=r"is no map from latents to inputs: .*; (expected|switch|draw)"):
         generators.estimate(BROKEN[case][0](), 1000)
+
+
+def uniform(n, rng):
+    return rng.uniform(-(3**0.5), 3**0.5, n)
+
+
+def points(n, rng):
+    return rng.choice([-1.0, 1.0], n)
+
+
+@pytest.mark.parametrize("draw", [uniform, points])
+def test_latents_of_your_own_object_with_the_two_moments_of_gaussian_ones_are_told_from_them(draw):
+    D = 1 if draw is uniform else 3  # the fields of three uniform ones are Gaussian enough
+    found = Sampled(lambda n, rng: [draw((n, D), as_rng(rng))] * 2)
+    found.latent_dim = found.input_dim = D
+    report = check_generator(found)
+    assert {finding.law for finding in report.failures} == {"latents"}, str(report)
+    with pytest.raises(InputError, match=r"the latents are (few points|not Gaussian enough)"):
+        generators.estimate(found, 2000)
+
+
+@pytest.mark.parametrize("D", [1, 3, 40, 900])
+def test_gaussian_latents_of_your_own_object_hold(D):
+    found = Sampled(lambda n, rng: [as_rng(rng).standard_normal((n, D))] * 2)
+    found.latent_dim = found.input_dim = D
+    assert check_generator(found).ok
+    assert check_generator(found, 1024).ok
 
 
 def test_a_module_in_training_mode_is_reported_and_its_copy_is_not():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 
 import gaussequiv as ge
 from gaussequiv import generators, simulation
@@ -373,3 +374,16 @@ def test_labels_that_are_none_are_refused_in_a_sentence():
         Lookup(twice, np.arange(600))
     with pytest.raises(ge.InputError, match="other inputs came"):
         Lookup(data, np.arange(300))(np.zeros((1, 0)), np.zeros((1, 12)))
+
+
+def test_neighbours_of_the_chosen_array_are_not_looked_at(tmp_path):
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    np.savez(tmp_path / "a.npz", x=x, objects=np.array([{}], dtype=object))
+    tensors = {"x": torch.from_numpy(x), "half": torch.from_numpy(x).bfloat16()}
+    save_tensors(tensors, tmp_path / "a.safetensors")
+    for name in ("a.npz", "a.safetensors"):
+        np.testing.assert_array_equal(generators.dataset(tmp_path / name, key="x").data, x)
+    half = generators.dataset(tmp_path / "a.safetensors", key="half").data
+    np.testing.assert_array_equal(half, tensors["half"].float())
+    with pytest.raises(ge.InputError, match="holds Python objects"):
+        generators.dataset(tmp_path / "a.npz", key="objects")

@@ -18,6 +18,7 @@ from gaussequiv.errors import InputError, integer
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.priors import seeded_globally
 
+MOST_SEED = 2**63 - 1  # of torch
 DEEPEST = 3  # of weights in the dictionaries of a file
 SIZES = ("latent", "latent_dim", "z_dim", "nz", "dim_z", "latent_size")  # attributes that say what the latents are
 LIBRARIES = ("zuko", "normflows")
@@ -61,7 +62,7 @@ def from_code(
 
     """
     what = f"generator {name!r}"
-    with seeded_globally(integer("seed", seed, 0)):  # an import happens once, and may draw weights
+    with seeded_globally(integer("seed", seed, 0, most=MOST_SEED)):  # an import happens once, and may draw weights
         found = find_code(name, what)
     with seeded_globally(seed):
         made = found if isinstance(found, nn.Module | Generator) else call_code(name, what, arguments)
@@ -149,7 +150,7 @@ def _states(found: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, d
     """Dictionaries of tensors inside of dictionaries, by their keys with dots between them."""
     if not isinstance(found, Mapping) or depth > DEEPEST:
         return
-    tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in found.items() if isinstance(key, str) and isinstance(value, Tensor)}
     if tensors and len(tensors) == len(found):
         yield name, tensors
         return
@@ -247,6 +248,10 @@ def from_flow(flow: Any, *, context: Any = None, name: str | None = None, **opti
             f"a {type(flow).__name__} is no flow that is known; expected one of {', '.join(LIBRARIES)} or a "
             "TransformedDistribution, or pass Generator a function from latents to samples"
         )
+    try:
+        flow = copy.deepcopy(flow)  # its base is drawn from as well, and later training must not reach it
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"the {type(flow).__name__} cannot be copied ({words(error)}); detach its tensors") from error
     given = {} if context is None else {"context": context}
     repeated = {} if context is None else {"context": torch.as_tensor(context)[None]}
     try:
@@ -257,7 +262,7 @@ def from_flow(flow: Any, *, context: Any = None, name: str | None = None, **opti
         raise InputError(f"the {type(flow).__name__} cannot be sampled: {words(error)}") from error
     if context is not None and latent and latent[0] == 1:
         latent = latent[1:]  # the batch of the context
-    prior = None if _scaled(base) is not None else lambda n, rng: _seeded(base, n, rng)
+    prior = None if _scaled(base) is not None else lambda n, rng: _seeded(base, n, rng).reshape(n, *(latent or (1,)))
     return Generator(
         Flow(flow), latent or 1, name=name or type(flow).__name__.lower(), extra=given, prior=prior, **options
     )
@@ -347,7 +352,7 @@ class Onnx:
         step = batch if isinstance(batch, int) else n
         parts = [self._run(values, start, step, n) for start in range(0, n, step)]
         found = zip(self.outputs, zip(*parts, strict=True), strict=True)
-        return {name: torch.from_numpy(np.concatenate(pieces)[:n]) for name, pieces in found}
+        return {name: torch.from_numpy(_joined(pieces)[:n]) for name, pieces in found}
 
     def _run(self, values: Mapping[str, Any], start: int, step: int, n: int) -> list[Any]:
         """One batch of a model that takes `step` samples at once; the last is filled up with its first sample."""
@@ -361,6 +366,11 @@ class Onnx:
                 array = array[0]  # one number for the whole batch
             feed[name] = np.ascontiguousarray(array, dtype=ONNX_TYPES[self.inputs[name].type])
         return list(self.session.run(None, feed))
+
+
+def _joined(pieces: tuple[Any, ...]) -> Any:
+    """Outputs of all batches; one number of a whole batch has no samples."""
+    return np.concatenate([np.atleast_1d(piece) for piece in pieces])
 
 
 def from_onnx(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gaussequiv.errors import InputError, integer
 from gaussequiv.generators.generator import Generator
-from gaussequiv.generators.priors import Prior, seeded_globally
+from gaussequiv.generators.priors import Prior, law, seeded_globally
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, stream
 
@@ -18,6 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 PROBED = 8  # latents on which a module is called twice, whole and in pieces
 PIECE = 3
 LEAST = 64  # samples
+LAW = 1024  # of which fourth moments can be told
 SIGMAS = 5.0  # standard errors of the moments of latents
 MOST = 1024  # latents whose moments are looked at
 DEAD = 1e-6  # of the largest standard deviation: inputs that vary less are constant
@@ -94,25 +95,35 @@ def check_generator(generator: Inputs, samples: int = 2048) -> Conformance:
     if isinstance(generator, Generator):
         laws += [("repeated calls", _repeats), ("batches", _batches), ("layers", _layers), ("precision", _precision)]
     findings = []
-    for law, judge in laws:
+    for said, judge in laws:
         try:
-            findings.append(Finding(law, *judge(generator)))
+            findings.append(Finding(said, *judge(generator)))
         except Exception as error:  # whatever the user's code may raise
             sentence = str(error).strip().split("\n")[0]
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            findings.append(Finding(law, False, f"{kind}{sentence}"))
-        if law == "sizes" and not findings[-1].holds:
+            findings.append(Finding(said, False, f"{kind}{sentence}"))
+        if said == "sizes" and not findings[-1].holds:
             break  # nothing else can be said
     return Conformance(name, tuple(findings))
 
 
 def require_a_map(generator: Inputs) -> None:
-    """Raise `InputError` for a `Generator` whose outputs change from call to call, or with others of their batch."""
-    if isinstance(generator, Generator):
-        for judge in (_repeats, _batches):
-            holds, sentence = judge(generator)
-            if not holds:
-                raise InputError(f"{generator.name} is no map from latents to inputs: {sentence}")
+    """Raise `InputError` for a generator that is no map of latents with a law that the theory knows.
+
+    Of a `Generator`: outputs that change from call to call, or with others of their batch; of an object of the user's: latents
+    that are not standard normal.
+    """
+    if not isinstance(generator, Generator):
+        holds, sentence = _latents(generator, LAW)
+        if not holds:
+            raise InputError(
+                f"{getattr(generator, 'name', type(generator).__name__)}: the latents are wrong: {sentence}"
+            )
+        return
+    for judge in (_repeats, _batches):
+        holds, sentence = judge(generator)
+        if not holds:
+            raise InputError(f"{generator.name} is no map from latents to inputs: {sentence}")
 
 
 def _sizes(generator: Inputs) -> tuple[bool, str]:
@@ -168,6 +179,10 @@ def _latents(generator: Inputs, samples: int) -> tuple[bool, str]:
     z *= samples**0.5
     if z > SIGMAS + (2 * np.log(c.shape[1] ** 2)) ** 0.5:
         return False, f"means and covariances are not those of N(0, 1): up to {z:.0f} standard errors off; pass a prior"
+    if samples >= LAW and not isinstance(generator, Generator):  # whose own are standard normal
+        found = law("latents", c, stream(0, Purpose.CHECK, lane=3))
+        if found.reason:
+            return False, found.reason
     return True, f"standard normal (means and covariances within {z:.1f} standard errors, the largest of all)"
 
 
@@ -189,8 +204,8 @@ def _pushed(generator: Generator, latents: Tensor, seed: int) -> Tensor:
         return generator.push(latents).cpu().double()
 
 
-def _probe(generator: Generator) -> Tensor:
-    return generator.latents(PROBED, stream(0, Purpose.CHECK, lane=1)).to(device=generator.device)
+def _probe(generator: Generator, lane: int = 1) -> Tensor:
+    return generator.latents(PROBED, stream(0, Purpose.CHECK, lane=lane)).to(device=generator.device)
 
 
 def _off(a: Tensor, b: Tensor) -> float:
@@ -203,9 +218,14 @@ def _rounding(generator: Generator) -> float:
 
 
 def _repeats(generator: Generator) -> tuple[bool, str]:
-    if generator.stochastic:
-        return True, "its own random numbers follow from the seed (stochastic)"
     latents = _probe(generator)
+    if generator.stochastic:
+        if _off(*(_pushed(generator, latents, 1) for _ in range(2))) > _rounding(generator):
+            return False, (
+                "it is stochastic, and two calls with the same seed differ: its random numbers are not the global ones of torch "
+                "or NumPy (but of a torch.Generator of its own, or of ONNX), which the seed sets; draw them from these"
+            )
+        return True, "its own random numbers follow from the seed (stochastic)"
     off = _off(*(_pushed(generator, latents, seed) for seed in (1, 2)))
     if off > _rounding(generator):
         return False, (
@@ -216,11 +236,15 @@ def _repeats(generator: Generator) -> tuple[bool, str]:
 
 
 def _batches(generator: Generator) -> tuple[bool, str]:
-    if generator.stochastic or not _repeats(generator)[0]:
+    if not _repeats(generator)[0]:
         return True, "not compared, as the module draws random numbers"
     latents = _probe(generator)
-    whole = _pushed(generator.to(batch_size=PROBED), latents, 1)
-    pieces = torch.cat([_pushed(generator, part, 1) for part in latents.split(PIECE)])
+    if generator.stochastic:  # the same random numbers for a batch of as many, of which some are others
+        others = torch.cat([latents[:PIECE], _probe(generator, lane=2)[PIECE:]])
+        whole, pieces = (_pushed(generator.to(batch_size=PROBED), z, 1)[:PIECE] for z in (latents, others))
+    else:
+        whole = _pushed(generator.to(batch_size=PROBED), latents, 1)
+        pieces = torch.cat([_pushed(generator, part, 1) for part in latents.split(PIECE)])
     off = _off(whole, pieces)
     if off > _rounding(generator):
         return False, (

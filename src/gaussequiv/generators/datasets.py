@@ -238,40 +238,46 @@ def _numbers(name: str, data: Any) -> Array:
 def _read_arrays(path: Path, key: str | None) -> Array:
     if not path.is_file():
         raise InputError(f"there is no file {path}; expected an array of samples, (n, ...)")
-    arrays = _all_arrays(path)
-    if key is None and len(arrays) != 1:
-        raise InputError(f"{path} holds {len(arrays)} arrays{_listed(arrays)}; choose one by its key")
-    if key is not None and key not in arrays:
-        raise InputError(f"{path} has no array {key!r}, but {len(arrays)} others{_listed(arrays)}; choose one of them")
-    return arrays[key if key is not None else next(iter(arrays))]
-
-
-def _listed(arrays: dict[str, Array]) -> str:
-    """The names of a few arrays, in parentheses."""
-    names = [*list(arrays)[:FEW], *(["..."] if len(arrays) > FEW else [])]
-    return f" ({', '.join(names)})" if names else ""
-
-
-def _all_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of a file by name; nothing in it is ever run."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="numpy") as file:
-                if (file.metadata() or {}).get("format") == "gaussequiv":
-                    raise InputError(f"{path} is a gaussequiv file and no data set; open it with generators.load")
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        with path.open("rb") as opened:
-            found = np.load(opened, allow_pickle=False)
-            return {path.stem: found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+        return _read_array(path, key)
     except InputError:
         raise
     except (OSError, ValueError, EOFError, TypeError, SafetensorError, zipfile.BadZipFile) as error:
-        if "pickle" in str(error).lower() and path.read_bytes()[:6] in (b"\x93NUMPY", b"PK\x03\x04\x14\x00"):
+        if "pickle" in str(error).lower() and path.read_bytes()[:6].startswith((b"\x93NUMPY", b"PK")):
             raise InputError(
                 f"{path} holds Python objects, which are not read as they could run code; expected numbers, saved as an array of "
                 "one dtype such as float32"
             ) from error
         sentence = str(error).strip().split("\n")[0]
         raise InputError(f"{path} is not a complete {path.suffix} file ({sentence}); make it again") from error
+
+
+def _read_array(path: Path, key: str | None) -> Array:
+    """The array of a file that the key chooses, and no other; nothing in it is ever run."""
+    from safetensors import safe_open
+
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            if (file.metadata() or {}).get("format") == "gaussequiv":
+                raise InputError(f"{path} is a gaussequiv file and no data set; open it with generators.load")
+            found = file.get_tensor(_chosen(path, list(file.keys()), key))
+        return np.asarray(found.float() if found.dtype == torch.bfloat16 else found)
+    with path.open("rb") as opened:
+        arrays = np.load(opened, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            _chosen(path, [path.stem], key)
+            return arrays
+        return np.asarray(arrays[_chosen(path, arrays.files, key)])
+
+
+def _chosen(path: Path, names: list[str], key: str | None) -> str:
+    """The name of the array that is meant."""
+    shown = [*names[:FEW], *(["..."] if len(names) > FEW else [])]
+    listed = f" ({', '.join(shown)})" if shown else ""
+    if key is None and len(names) != 1:
+        raise InputError(f"{path} holds {len(names)} arrays{listed}; choose one by its key")
+    if key is not None and key not in names:
+        raise InputError(f"{path} has no array {key!r}, but {len(names)} others{listed}; choose one of them")
+    return names[0] if key is None else key

@@ -152,7 +152,8 @@ class Composed(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Features (n, ...) of a batch of latents in the inner generator's shape."""
         n = len(latents)
-        x = self.call(self.inner, latents.flatten(1)).flatten(1) - self.get_buffer("mean")
+        centre = self.get_buffer("mean")
+        x = self.call(self.inner, latents.flatten(1)).flatten(1).to(centre.dtype) - centre
         return self.features(x if self.shape is None else x.reshape(n, *self.shape))
 
 

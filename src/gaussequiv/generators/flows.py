@@ -176,8 +176,9 @@ class Pixels(nn.Module):
 def draw_weights(module: RealNVP, seed: int, *, spread: float = 0.2) -> None:
     r"""Weights such that logarithms of scales and shifts have this standard deviation, for latents of variance one.
 
-    The scales are smaller by $b = \log(1 - r^2) / 2 - r^2$ with r the spread, so that the variance stays one on average,
-    $E[e^{2 (s + b)}] + r^2 = 1$; else it grows exponentially with the number of couplings.
+    The scales are smaller by $b = \log(1 - r^2) / 2 - r^2$ with r the spread, so that the variance stays near one instead of
+    growing exponentially with the number of couplings: for Gaussian s of variance r^2 a coupling keeps it,
+    $E[e^{2 (s + b)}] + r^2 = 1$. As scales saturate, it falls by about 1.4 % a coupling at r = .2.
     """
     rng = stream(seed, Purpose.WEIGHTS)
     less = 0.5 * np.log(1 - spread**2) - spread**2

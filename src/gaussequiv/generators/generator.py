@@ -40,7 +40,7 @@ class Generator:
         module: map of a batch of latents, shape (n, *latent), to a batch of outputs, shape (n, ...).
         latent: shape of one latent as the module wants it: `100`, `(100, 1, 1)`, ...; D is its product. Of a module of several
             latents a dictionary of shapes, `{"z": 100, "w": (8, 4, 4)}`: it is called as `module(z=..., w=...)`; D is their sum.
-        dtype: of latents and inputs; by default the module's own (float32 for a module without parameters).
+        dtype: of latents and inputs; by default the module's own (float32 for a module without parameters, or in bfloat16).
         device: where the module runs.
         batch_size: the largest number of latents given to the module at once.
         name: for messages, files and figures.
@@ -314,10 +314,11 @@ def _shape(latent: Any) -> tuple[int, ...]:
 
 
 def _own_dtype(module: Any) -> torch.dtype:
+    """That of its first weights; float32 for one that NumPy does not have, such as bfloat16, which it holds exactly."""
     if isinstance(module, nn.Module):
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.is_floating_point():
-                return tensor.dtype
+                return tensor.dtype if tensor.dtype in DTYPES else torch.float32
     return torch.float32
 
 

@@ -108,6 +108,7 @@ class Law:
         overlaps: kurtosis of overlaps.
         fields: kurtosis of projections in the latents' own coordinates, which are those of a random teacher: one direction may
             make most of them.
+        draws: of which this is known.
 
     """
 
@@ -117,6 +118,7 @@ class Law:
     projections: float
     overlaps: float
     fields: float
+    draws: int = SAMPLES
 
     @property
     def reason(self) -> str:
@@ -125,9 +127,10 @@ class Law:
         if self.rank == 0:
             return f"{about} constant; expected ones that vary, so pass a constant as `extra`"
         if self.distinct < 0.5:
+            different = round(self.distinct * self.draws)
             return (
-                f"{about} few points, as one-hot codes are: of {SAMPLES} draws {round(self.distinct * SAMPLES)} are different. "
-                "A Gaussian cannot stand for them: fix them by `extra`, one class at a time, or take the outputs as a data set"
+                f"{about} few points, as one-hot codes are: of {self.draws} draws {different} are different. A Gaussian cannot "
+                "stand for them: fix them by `extra`, one class at a time, or take the outputs as a data set"
             )
         for what, most in TOLERANCES.items():
             size = getattr(self, what)
@@ -149,7 +152,7 @@ def law(name: str, draws: Array, rng: np.random.Generator) -> Law:
     rank = int(kept.sum()) if rho[-1] > 1e-20 * (draws**2).mean() else 0
     distinct = len(np.unique(draws, axis=0)) / len(draws)
     if rank == 0:
-        return Law(name, 0, distinct, 0.0, 0.0, 0.0)
+        return Law(name, 0, distinct, 0.0, 0.0, 0.0, len(draws))
     u = c @ vectors[:, kept] / np.sqrt(rho[kept])
     v = rng.standard_normal((rank, DIRECTIONS))
     fields = u @ (v / np.linalg.norm(v, axis=0))
@@ -164,7 +167,8 @@ def law(name: str, draws: Array, rng: np.random.Generator) -> Law:
     projections = float(((fields**4).mean(axis=0) / (fields**2).mean(axis=0) ** 2).mean() / 3 - 1)
     seen = c @ rng.standard_normal((c.shape[1], DIRECTIONS))
     of_fields = float(((seen**4).mean(axis=0) / (seen**2).mean(axis=0) ** 2).mean() / 3 - 1)
-    return Law(name, rank, distinct, projections, float((overlaps**4).mean() / (twin**4).mean() - 1), of_fields)
+    of_overlaps = float((overlaps**4).mean() / (twin**4).mean() - 1)
+    return Law(name, rank, distinct, projections, of_overlaps, of_fields, len(draws))
 
 
 @contextmanager
