@@ -168,7 +168,7 @@ def test_latents_of_your_own_object_with_the_two_moments_of_gaussian_ones_are_to
     found.latent_dim = found.input_dim = D
     report = check_generator(found)
     assert {finding.law for finding in report.failures} == {"latents"}, str(report)
-    with pytest.raises(InputError, match=r"the latents are (few points|not Gaussian enough)"):
+    with pytest.raises(InputError, match=r"not standard normal: the latents are (few points|not Gaussian enough)"):
         generators.estimate(found, 2000)
 
 

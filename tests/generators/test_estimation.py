@@ -9,7 +9,7 @@ import cases
 import gaussequiv as ge
 from gaussequiv import generators
 from gaussequiv.errors import InputError
-from gaussequiv.generators.moments import Accumulator, Moments, pack, tree, unpack
+from gaussequiv.generators.moments import Accumulator, Moments, OnDevice, pack, tree, unpack
 from gaussequiv.generators.plan import Plan
 from gaussequiv.models.streams import Purpose, stream
 
@@ -121,21 +121,28 @@ def test_merged_parts_are_the_whole_and_can_be_taken_out_again(cuts):
 
 @pytest.mark.parametrize("shift", [0.0, 1e4])
 @pytest.mark.parametrize("products", ["float64", "float32"])
-def test_sums_over_chunks_are_those_of_all_samples(shift, products):
+@pytest.mark.parametrize("where", ["arrays", "tensors"])
+def test_sums_over_chunks_are_those_of_all_samples(shift, products, where):
+    """Of tensors products are those that run on a GPU, here on the CPU."""
+
+    def begun(state=None):
+        return Accumulator(products, state) if where == "arrays" else OnDevice(products, state, torch.device("cpu"))
+
+    given = (lambda c, x: (c, x)) if where == "arrays" else (lambda c, x: (c, torch.from_numpy(x)))
     rng = np.random.default_rng(1)
     c, x = moments(rng, 96, shift)
     x[:, 3] = 2 * x[:, 1]  # inputs of several sizes
-    sums = Accumulator(products)
+    sums = begun()
     for part in zip(np.split(c, [10, 11, 60]), np.split(x, [10, 11, 60]), strict=True):
-        sums.add(*part)
+        sums.add(*given(*part))
     whole, found = Moments.of(c, x), sums.moments
     tolerance = {"float64": 1e-12, "float32": 1e-5}[products] * (1 + shift * 1e-3)
     assert found.count == 96
     for name in ("mean_x", "mean_c", "xx", "xc", "cc"):
         np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=tolerance, atol=100 * tolerance)
-    again = Accumulator(products, sums.moments)
-    sums.add(c, x)
-    again.add(c, x)
+    again = begun(sums.moments)
+    sums.add(*given(c, x))
+    again.add(*given(c, x))
     np.testing.assert_array_equal(again.moments.xx, sums.moments.xx)  # going on from a saved state changes no bit
 
 

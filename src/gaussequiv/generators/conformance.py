@@ -122,9 +122,8 @@ def require_a_map(generator: Inputs) -> None:
             return  # the estimate says in which chunk
         holds, sentence = _of_latents(generator, np.asarray(c, dtype=float)) if sound else (True, "")
         if not holds:
-            raise InputError(
-                f"{getattr(generator, 'name', type(generator).__name__)}: the latents are wrong: {sentence}"
-            )
+            name = getattr(generator, "name", type(generator).__name__)
+            raise InputError(f"{name}: the latents are not standard normal: {sentence}")
         return
     for judge in (_repeats, _batches):
         holds, sentence = judge(generator)

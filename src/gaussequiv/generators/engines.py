@@ -14,10 +14,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 
 from gaussequiv.errors import InputError, StorageError, a_kind
 from gaussequiv.generators.collection import EVERY, Folder, Node
-from gaussequiv.generators.moments import Accumulator, Moments
+from gaussequiv.generators.generator import Generator
+from gaussequiv.generators.moments import Accumulator, Moments, OnDevice
 from gaussequiv.generators.plan import Block
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.problems import Inputs
@@ -54,17 +56,14 @@ class Job:
         """Those of a block, of which the first chunks may be done."""
         if first is None and self.folder is not None:
             first = self.folder.unfinished(block)
-        sums = Accumulator(self.products, first)
+        device = _device_of(self.generator)
+        sums = Accumulator(self.products, first) if device is None else OnDevice(self.products, first, device)
         if report is not None and sums.count:
             report(sums.count)
         saved = time.monotonic()
-        for done, chunk in enumerate(block.chunks):
-            if done < sums.count // block.size:
-                continue
-            try:
-                latents, inputs = self._sampled(block.size, chunk)
-            except InputError as error:
-                raise InputError(f"chunk {chunk} of the estimate (seed {self.seed}): {error}") from error
+        begun = sums.count // block.size
+        samples = self._ahead(block.size, block.chunks[begun:])
+        for done, (latents, inputs) in enumerate(samples, begun):
             sums.add(latents, inputs)
             if report is not None:
                 report(block.size)
@@ -73,9 +72,26 @@ class Job:
                 saved = time.monotonic()
         return sums.moments
 
+    def _ahead(self, size: int, chunks: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
+        """Latents and inputs of chunks, the next ones being drawn while these are worked on."""
+        torch_threads = torch.get_num_threads()  # which a thread does not inherit
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(torch_threads,)) as drawing:
+            coming: Future[tuple[Any, Any]] | None = None
+            for chunk, following in zip(chunks, (*chunks[1:], None), strict=True):
+                try:
+                    found = self._sampled(size, chunk) if coming is None else coming.result()
+                except InputError as error:
+                    raise InputError(f"chunk {chunk} of the estimate (seed {self.seed}): {error}") from error
+                coming = None if following is None else drawing.submit(self._sampled, size, following)
+                yield found
+
     def _sampled(self, size: int, chunk: int) -> tuple[Any, Any]:
         """Latents and inputs of a chunk, whatever a user's object may return."""
-        found = self.generator.sample(size, stream(self.seed, Purpose.ESTIMATE, chunk=chunk))
+        rng = stream(self.seed, Purpose.ESTIMATE, chunk=chunk)
+        if _device_of(self.generator) is not None:
+            latents, there = self.generator.draw(size, rng)  # type: ignore[attr-defined]
+            return latents.numpy(), there
+        found = self.generator.sample(size, rng)
         wanted = (size, self.generator.latent_dim), (size, self.generator.input_dim)
         try:
             latents, inputs = found
@@ -92,6 +108,12 @@ class Job:
         if not finite:
             raise InputError("sample returned a NaN or an infinity; expected finite latents and inputs")
         return latents, inputs
+
+
+def _device_of(generator: Inputs) -> torch.device | None:
+    """Where a generator's inputs are, if that is not the memory of the CPU."""
+    device = getattr(generator, "device", None) if isinstance(generator, Generator) else None
+    return device if isinstance(device, torch.device) and device.type == "cuda" else None
 
 
 First = Callable[[Block], Moments | None]  # the first chunks of a block, where they are done
@@ -174,7 +196,6 @@ def _pickled(job: Job) -> bytes:
 def _unpickled(payload: bytes) -> Job:
     """The job of a worker process, which computes on one core."""
     import cloudpickle
-    import torch
 
     torch.set_num_threads(1)
     job: Job = cloudpickle.loads(payload)  # what `_pickled` made in the parent of this worker

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+import torch
 from scipy.linalg import blas
 
 from gaussequiv.errors import InputError
@@ -141,28 +142,22 @@ class Accumulator:
         self.count = 0
         if state is not None:
             self.count, self.mean_x, self.mean_c = state.count, state.mean_x.copy(), state.mean_c.copy()
-            self.xx, self.xc, self.cc = np.asfortranarray(np.tril(state.xx.T)), state.xc.copy(), state.cc.copy()
+            self.cc = state.cc.copy()
+            self._begin(state)
 
     def add(self, latents: Any, inputs: Any) -> None:
         r"""Add a chunk of n samples: $(x - m)^T (x - m) + \frac{P n}{P + n} d d^T$ with $d$ the shift of the means."""
-        c, x = np.asarray(latents, dtype=np.float64), np.asarray(inputs)
+        c = np.asarray(latents, dtype=np.float64)
         n = len(c)
-        mean_c, mean_x = c.mean(axis=0), x.mean(axis=0, dtype=np.float64)
-        rows = np.empty((n + 1, x.shape[1]), dtype=self.products)
-        np.subtract(x, mean_x, out=rows[:n], casting="same_kind")
-        shifted = np.vstack([c - mean_c, np.zeros(len(mean_c))])
+        mean_c, mean_x = c.mean(axis=0), self._mean(inputs)
         if self.count == 0:
-            N, D = len(mean_x), len(mean_c)
-            self.mean_x, self.mean_c = np.zeros(N), np.zeros(D)
-            self.xx, self.xc, self.cc = np.zeros((N, N), order="F"), np.zeros((N, D)), np.zeros((D, D))
+            self.mean_x, self.mean_c = np.zeros(len(mean_x)), np.zeros(len(mean_c))
+            self.cc = np.zeros((len(mean_c), len(mean_c)))
+            self._begin(None)
         total = self.count + n
         root = np.sqrt(self.count * n / total)
-        rows[n], shifted[n] = root * (mean_x - self.mean_x), root * (mean_c - self.mean_c)
-        if self.products is np.float64:
-            self.xx = blas.dsyrk(1.0, rows, beta=1.0, c=self.xx, trans=1, lower=1, overwrite_c=1)
-        else:
-            self.xx += blas.ssyrk(1.0, rows, trans=1, lower=1)
-        self.xc += rows.T @ shifted.astype(self.products)
+        shifted = np.vstack([c - mean_c, root * (mean_c - self.mean_c)])
+        self._multiply(inputs, mean_x, root * (mean_x - self.mean_x), shifted)
         self.cc += shifted.T @ shifted
         self.mean_x += (n / total) * (mean_x - self.mean_x)
         self.mean_c += (n / total) * (mean_c - self.mean_c)
@@ -171,9 +166,76 @@ class Accumulator:
     @property
     def moments(self) -> Moments:
         """The moments of all chunks so far."""
-        lower = np.tril(self.xx)
-        lower += np.tril(self.xx, -1).T
-        return Moments(self.count, self.mean_x.copy(), self.mean_c.copy(), lower, self.xc.copy(), self.cc.copy())
+        xx, xc = self._sums()
+        return Moments(self.count, self.mean_x.copy(), self.mean_c.copy(), xx, xc, self.cc.copy())
+
+    # --- the sums with N x N and N x D numbers ---
+
+    def _begin(self, state: Moments | None) -> None:
+        N, D = len(self.mean_x), len(self.mean_c)
+        if state is None:
+            self.xx, self.xc = np.zeros((N, N), order="F"), np.zeros((N, D))
+        else:
+            self.xx, self.xc = np.asfortranarray(np.tril(state.xx.T)), state.xc.copy()
+
+    @staticmethod
+    def _mean(inputs: Any) -> Array:
+        return np.asarray(np.asarray(inputs).mean(axis=0, dtype=np.float64))
+
+    def _multiply(self, inputs: Any, mean: Array, shift: Array, latents: Array) -> None:
+        """Add products of inputs that are centred, with one more row, with themselves and with latents."""
+        x = np.asarray(inputs)
+        rows = np.empty((len(x) + 1, x.shape[1]), dtype=self.products)
+        np.subtract(x, mean, out=rows[:-1], casting="same_kind")
+        rows[-1] = shift
+        if self.products is np.float64:
+            self.xx = blas.dsyrk(1.0, rows, beta=1.0, c=self.xx, trans=1, lower=1, overwrite_c=1)
+        else:
+            self.xx += blas.ssyrk(1.0, rows, trans=1, lower=1)
+        self.xc += rows.T @ latents.astype(self.products)
+
+    def _sums(self) -> tuple[Array, Array]:
+        return _mirrored(self.xx), self.xc.copy()
+
+
+class OnDevice(Accumulator):
+    """The same, of inputs that are tensors on a device, where their products are summed."""
+
+    def __init__(self, products: str, state: Moments | None, device: torch.device) -> None:
+        self.device = device
+        super().__init__(products, state)
+
+    def _there(self, array: Array, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+        return torch.tensor(array, dtype=dtype, device=self.device)
+
+    def _begin(self, state: Moments | None) -> None:
+        N, D = len(self.mean_x), len(self.mean_c)
+        xx, xc = (np.zeros((N, N)), np.zeros((N, D))) if state is None else (state.xx, state.xc)
+        self.totals = self._there(xx), self._there(xc)
+
+    @staticmethod
+    def _mean(inputs: torch.Tensor) -> Array:
+        return np.asarray(inputs.mean(dim=0, dtype=torch.float64).cpu().numpy())
+
+    def _multiply(self, inputs: torch.Tensor, mean: Array, shift: Array, latents: Array) -> None:
+        dtype = torch.float32 if self.products is np.float32 else torch.float64
+        rows = torch.cat([inputs - self._there(mean), self._there(shift)[None]]).to(dtype)
+        for sums, factor in zip(self.totals, (rows, self._there(latents, dtype)), strict=True):
+            if dtype == torch.float64:
+                sums.addmm_(rows.T, factor)
+            else:
+                sums.add_(rows.T @ factor)
+
+    def _sums(self) -> tuple[Array, Array]:
+        xx, xc = (sums.cpu().numpy() for sums in self.totals)
+        return _mirrored(xx), xc.copy()
+
+
+def _mirrored(matrix: Array) -> Array:
+    """The symmetric matrix of a lower triangle; each entry is a sum of its own, so that going on from it changes no bit."""
+    lower = np.tril(matrix)
+    lower += np.tril(matrix, -1).T
+    return lower
 
 
 def tree(parts: Iterable[Moments]) -> Moments:
