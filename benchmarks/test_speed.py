@@ -18,7 +18,9 @@ import cases
 import gaussequiv as ge
 import oracles
 from gaussequiv import generators, simulation
-from gaussequiv.generators.moments import Moments
+from gaussequiv.generators.engines import Job, work
+from gaussequiv.generators.moments import Accumulator
+from gaussequiv.generators.plan import Plan
 from gaussequiv.maths.losses import LOSSES
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.simulation.batch import minimised
@@ -162,29 +164,86 @@ class TestGeneration:
         benchmark.pedantic(go, rounds=3, warmup_rounds=1)
 
 
-@pytest.mark.benchmark(group="moments of 16,384 samples, N = 784, D = 100")
-class TestMoments:
-    rng = np.random.default_rng(0)
-    c, x = rng.standard_normal((1024, 100)).astype(np.float32), rng.standard_normal((1024, 784)).astype(np.float32)
+CHUNKS = 4  # of 1,024 samples
 
-    def test_centred_chunks_in_float64(self, benchmark):
+
+@pytest.mark.parametrize("N", [784, 3072])
+class TestMoments:
+    """S_xx, S_xc, S_cc and means of 4,096 samples that are given, D = 100, beside the usual running update of float32 batches."""
+
+    @pytest.fixture(autouse=True)
+    def _samples(self, benchmark, N):
+        benchmark.group = f"moments of 4,096 samples, N = {N}, D = 100"
+        rng = np.random.default_rng(0)
+        self.c, self.x = (rng.standard_normal((1024, size)).astype(np.float32) for size in (100, N))
+
+    @pytest.mark.parametrize("products", ["float64", "float32"])
+    def test_ours(self, benchmark, N, products):
         def go():
-            total = Moments.of(self.c, self.x)
-            for _ in range(15):
-                total = total.merge(Moments.of(self.c, self.x))
+            sums = Accumulator(products)
+            for _ in range(CHUNKS):
+                sums.add(self.c, self.x)
 
         benchmark.pedantic(go, rounds=3, warmup_rounds=1)
 
-    def test_running_update_sample_by_sample_in_float32(self, benchmark):
-        """A sixteenth of the samples."""
+    def test_running_update_in_float32(self, benchmark, N):
+        def go():
+            x, c = torch.from_numpy(self.x), torch.from_numpy(self.c)
+            mean, Omega, Phi = torch.zeros(N), torch.zeros(N, N), torch.zeros(N, 100)
+            for step in range(1, CHUNKS + 1):
+                mean += (x.mean(0) - mean) / step
+                Omega += (x.T @ x / len(x) - Omega) / step
+                Phi += (x.T @ c / len(x) - Phi) / step
+            Omega -= torch.outer(mean, mean)
+
+        benchmark.pedantic(go, rounds=3, warmup_rounds=1)
+
+    @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+    def test_the_whole_matrix_product_alone(self, benchmark, N, dtype):
+        """The machine's rate: 2 N^2 flops a sample; the sums above need half of them."""
+        x = self.x.astype(dtype)
+        y = x.copy()
 
         def go():
-            Omega, Phi = np.zeros((784, 784), np.float32), np.zeros((784, 100), np.float32)
-            for c, x in zip(self.c, self.x, strict=True):
-                Omega += np.outer(x, x)
-                Phi += np.outer(x, c)
+            for _ in range(CHUNKS):
+                x.T @ y
 
-        benchmark.pedantic(go, rounds=2)
+        benchmark.pedantic(go, rounds=3, warmup_rounds=1)
+
+
+@pytest.mark.benchmark(group="estimate from 16,384 samples of sign(F c), N = 3072, D = 100")
+class TestEstimate:
+    """Everything: latents, forward pass, moments, sixteen replicates and errors, beside a loop that has no errors."""
+
+    generator = generators.single_layer(generators.gaussian_matrix(3072, 100)).to(dtype=torch.float32, batch_size=1024)
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    @pytest.mark.parametrize("products", ["float64", "float32"])
+    def test_ours(self, benchmark, workers, products):
+        plan = list(Plan(16_384).blocks)
+        job = Job(self.generator, 0, products)
+
+        def go():
+            for _ in work(job, plan, lambda block: None, "threads", workers, lambda count: None):
+                pass
+
+        benchmark.pedantic(go, rounds=2, warmup_rounds=1)
+
+    def test_errors_and_replicates_besides(self, benchmark):
+        benchmark.pedantic(lambda: generators.estimate(self.generator, 16_384, workers=2), rounds=1)
+
+    def test_the_usual_loop(self, benchmark):
+        def go():
+            mean, Omega, Phi = torch.zeros(3072), torch.zeros(3072, 3072), torch.zeros(3072, 100)
+            with torch.no_grad():
+                for step in range(1, 17):
+                    c = torch.randn(1024, 100)
+                    x = self.generator.push(c)
+                    mean += (x.mean(0) - mean) / step
+                    Omega += (x.T @ x / len(x) - Omega) / step
+                    Phi += (x.T @ c / len(x) - Phi) / step
+
+        benchmark.pedantic(go, rounds=2, warmup_rounds=1)
 
 
 @pytest.mark.benchmark(group="samples of the trained DCGAN, 4096")

@@ -19,6 +19,7 @@ from gaussequiv.models.storage import DamagedError, load_arrays, save_arrays
 
 EVERY = 30.0  # seconds between two writings
 LARGE = 2_000_000  # numbers of a triangle beyond which moments that are in a file are not kept in memory as well
+MOST = 20_000_000  # numbers of matrices that wait to be written, 160 MB, before half a minute is over
 STALE = 3600.0  # seconds after which a temporary file is nobody's
 KIND = "moments"
 OURS = re.compile(r"group-\d{2}-chunk-\d{7}-of-\d{4}(-length-\d{7}|-unfinished)\.safetensors")
@@ -165,7 +166,8 @@ class Collection:
         if node.whole:  # a worker may have left its first chunks in a file
             self._absorbed.add(node._replace(length=1))
         self._merge_up(node)
-        if time.monotonic() - self._saved_at >= EVERY:
+        waiting = sum(self._numbers(other) for other in self._unsaved)
+        if time.monotonic() - self._saved_at >= EVERY or waiting > MOST:
             self.save()
 
     def unfinished(self, block: Block) -> Moments | None:
@@ -183,7 +185,7 @@ class Collection:
             moments = self._nodes[node]
             if moments is not None:
                 self._folder.save(node, moments)
-                if moments.xx.size > 2 * LARGE:
+                if moments.xx.size > 2 * LARGE:  # of the others a few megabytes stay in memory
                     self._nodes[node] = None
         self._unsaved.clear()
         names = {node.file for node in self._nodes}
@@ -235,6 +237,11 @@ class Collection:
     def _owns(self, node: Node) -> bool:
         starts = range(node.start, node.end, LENGTH)
         return self._share is None or all((node.group, start) in self._share for start in starts)
+
+    def _numbers(self, node: Node) -> int:
+        """How many numbers of a node are in memory."""
+        moments = self._nodes[node]
+        return 0 if moments is None else int(moments.xx.size)
 
     def _drop(self, node: Node) -> None:
         self._nodes.pop(node, None)

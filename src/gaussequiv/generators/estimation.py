@@ -11,6 +11,7 @@ errors of its arrays, and of everything that is predicted from it.
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from gaussequiv.errors import InputError, a_kind, integer, number
-from gaussequiv.generators.collection import Collection, Folder, all_of
+from gaussequiv.generators.collection import LARGE, Collection, Folder, all_of
 from gaussequiv.generators.conformance import require_a_map
 from gaussequiv.generators.datasets import Dataset
 from gaussequiv.generators.engines import Job, Report, first_samples, work
-from gaussequiv.generators.moments import NAMES, PRODUCTS, Estimates, Moments, pack, tree
+from gaussequiv.generators.moments import NAMES, PRODUCTS, Estimates, Moments, pack, tree, unpack
 from gaussequiv.generators.plan import CHUNK, GROUPS, Plan, checked_shard
 from gaussequiv.generators.priors import Prior
 from gaussequiv.maths.averages import Array
@@ -33,7 +34,7 @@ from gaussequiv.models.replicates import SYMMETRIC, Replicates
 from gaussequiv.models.storage import atomic_write_text
 from gaussequiv.models.streams import Purpose, as_rng
 
-COPIES = 6  # matrices N x N that are held at a time
+COPIES = 12  # matrices N x N that are held at a time, the sixteen float32 triangles of the replicates among them
 FIRST = GROUPS * CHUNK  # samples before an accuracy is looked at; they are doubled then
 PLAN = "plan.json"
 
@@ -171,6 +172,7 @@ class Estimation:
         about: what it is an estimate of, as plain values.
         collection: of the moments that are done.
         shard: the part that is to be done.
+        temporary: where large moments are, if the user gave no folder; it goes with this object.
 
     """
 
@@ -179,6 +181,7 @@ class Estimation:
     about: Mapping[str, Any]
     collection: Collection
     shard: tuple[int, int] | None = None
+    temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
     def of(
@@ -215,14 +218,17 @@ class Estimation:
             "prior": prior is not None,
             "products": products,
         }
-        folder, share = None, None
+        folder, share, temporary = None, None, None
+        if path is None and generator.input_dim**2 > 2 * LARGE:
+            temporary = tempfile.TemporaryDirectory(prefix="gaussequiv-")
+            path = temporary.name
         if path is not None:
             folder = Folder(Path(path), _key(generator, seed, products))
             about["key"] = folder.key
             share = Plan(samples).share(shard) if shard is not None else None
         collection = Collection(folder, share=share)
         job = Job(generator, seed, products, folder)
-        return cls(Plan(samples), job, about, collection, shard)
+        return cls(Plan(samples), job, about, collection, shard, temporary)
 
     def run(self, workers: int, engine: Any, progress: Callable[[int, int], Any] | None) -> None:
         """Do the blocks that are missing."""
@@ -241,7 +247,8 @@ class Estimation:
 
     def extended(self, samples: int) -> "Estimation":
         """The same with another number of samples; what is done is kept."""
-        return Estimation(Plan(samples), self.job, {**self.about, "samples": samples}, self.collection)
+        about = {**self.about, "samples": samples}
+        return Estimation(Plan(samples), self.job, about, self.collection, temporary=self.temporary)
 
     def model(self) -> GaussianModel:
         """The model of all samples, with those that leave out one group."""
@@ -327,24 +334,30 @@ def _left_out(
 ) -> tuple[Replicates, dict[str, Array]]:
     """The estimates without one group at a time, as differences from the estimate of all, and the standard errors of these."""
     names = NAMES[: len(full)]
-    changes: dict[str, list[Array]] = {}
+    changes: dict[str, Array] = {}
     sums: dict[str, Any] = dict.fromkeys(names, 0.0)
     squares: dict[str, Any] = dict.fromkeys(names, 0.0)
     G = len(parts)
-    Phi = full[1]
-    while parts:
-        left = dict(zip(names, found(total.without(Moments.from_arrays(parts.pop(0)))), strict=True))
-        kept = {name: left[name] - of_all for name, of_all in zip(names, full, strict=True)}
-        for name, change in kept.items():
-            sums[name] += change
-            squares[name] += change**2
-        if regressed:
-            kept["residual"] = kept.pop("Omega") + Phi @ Phi.T - left["Phi"] @ left["Phi"].T
-        for name, change in kept.items():
+    linear = full[1] @ full[1].T if regressed else None
+    for group in range(G):
+        left = found(total.without(Moments.from_arrays(parts.pop(0))))
+        for name, own, of_all in zip(names, left, full, strict=True):
+            change = own - of_all
             packed = pack(change) if name in SYMMETRIC else change
-            changes.setdefault(name, []).append(packed.astype(np.float32))
-    errors = {name: np.sqrt((G - 1) / G * np.maximum(squares[name] - sums[name] ** 2 / G, 0.0)) for name in names}
-    return Replicates({name: np.stack(change) for name, change in changes.items()}), errors
+            sums[name] = sums[name] + packed
+            squares[name] = squares[name] + packed**2
+            if name == "Omega" and linear is not None:
+                change += linear
+                change -= left[1] @ left[1].T
+                name, packed = "residual", pack(change)  # noqa: PLW2901 (it is kept instead)
+            if name not in changes:
+                changes[name] = np.empty((G, *packed.shape), dtype=np.float32)
+            changes[name][group] = packed
+    errors = {}
+    for name, of_all in zip(names, full, strict=True):
+        error = np.sqrt((G - 1) / G * np.maximum(squares.pop(name) - sums.pop(name) ** 2 / G, 0.0))
+        errors[name] = unpack(error, len(of_all)) if name in SYMMETRIC else error
+    return Replicates(changes), errors
 
 
 def _exact(data: Dataset, progress: Callable[[int, int], Any] | None) -> GaussianModel:

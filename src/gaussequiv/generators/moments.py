@@ -93,7 +93,8 @@ class Moments:
             return self.xx / (self.count - 1), self.xc, self.mean_x
         inverse = scipy.linalg.cho_factor(self.cc)
         Phi = scipy.linalg.cho_solve(inverse, self.xc.T).T
-        residual = self.xx - Phi @ self.xc.T
+        residual = Phi @ self.xc.T
+        np.subtract(self.xx, residual, out=residual)
         residual += residual.T.copy()
         noise = np.trace(scipy.linalg.cho_solve(inverse, np.eye(len(self.cc))))
         residual *= (1 - noise) / (2 * (self.count - len(self.cc) - 1))

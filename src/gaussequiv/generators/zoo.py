@@ -196,6 +196,7 @@ class DCGANShape:
             )
 
 
+PART = 64  # latents that a convolution sees at once while statistics are taken
 PAPER_DCGAN = DCGANShape(latent=100, widths=(512, 256, 128, 64), base=4, channels=3, size=32)
 GREY_DCGAN = DCGANShape(latent=100, widths=(64, 48), base=7, channels=1, size=28)
 
@@ -247,17 +248,31 @@ def draw_weights(module: nn.Module, seed: int, lane: int = 0) -> None:
                     layer.bias.zero_()
 
 
-def recompute_statistics(module: nn.Module, batch: Tensor) -> None:
-    """Set the running mean and variance of every batch normalisation to those of one large batch."""
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 1.0
-    module.train()
-    module(batch)
+def recompute_statistics(module: DCGAN, batch: Tensor) -> None:
+    """Set the running mean and variance of every batch normalisation to those of one large batch.
+
+    Convolutions see a part of it at a time, as their work space is many times their output.
+    """
+    layers = list(module.layers.children())
+    last = max(index for index, layer in enumerate(layers) if isinstance(layer, nn.BatchNorm2d))
+    for layer in layers[: last + 1]:
+        if isinstance(layer, nn.BatchNorm2d):
+            momentum, layer.momentum = layer.momentum, 1.0
+            batch = layer.train()(batch)
+            layer.eval().momentum = momentum
+        elif isinstance(layer, nn.ReLU):
+            batch.relu_()
+        else:
+            batch = _in_parts(layer, batch)
     module.eval()
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
+
+
+def _in_parts(layer: nn.Module, batch: Tensor) -> Tensor:
+    first: Tensor = layer(batch[:PART])
+    out = first.new_empty((len(batch), *first.shape[1:]))
+    for start in range(0, len(batch), PART):
+        out[start : start + PART] = layer(batch[start : start + PART])
+    return out
 
 
 def _dcgan_layers(shape: DCGANShape) -> list[nn.Module]:
