@@ -44,7 +44,7 @@ def test_gaussian_inputs_with_correlations(options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("student", "teacher"), [("erf", "erf"), ("relu", "tanh")])
+@pytest.mark.parametrize(("student", "teacher"), [("erf", "erf"), pytest.param("relu", "tanh", marks=pytest.mark.full)])
 def test_classification_errors(student, teacher):
     """The rate at which signs are wrong, measured on the drawn samples, is that of Gaussian fields with the curve's overlaps."""
     model = cases.correlated_model("spread", N=1000, D=500, seed=5)
@@ -60,7 +60,11 @@ def test_classification_errors(student, teacher):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("student", "teacher", "teacher_on"),
-    [("erf", "erf", "latents"), ("relu", "tanh", "inputs"), ("gelu", "sign", "latents")],
+    [
+        ("erf", "erf", "latents"),
+        ("relu", "tanh", "inputs"),
+        pytest.param("gelu", "sign", "latents", marks=pytest.mark.full),
+    ],
 )
 def test_inputs_that_are_not_centred(student, teacher, teacher_on):
     """Means of the fields by quadrature: |E x|^2 = 0.04 N, so that a step of SGD moves the mean field by little."""
@@ -114,7 +118,7 @@ def inputs_of(kind, N=1000, D=500):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("teacher", STUDENTS)
-@pytest.mark.parametrize("kind", ["gaussian", "sign"])
+@pytest.mark.parametrize("kind", [pytest.param("gaussian", marks=pytest.mark.full), "sign"])
 def test_every_activation(kind, teacher):
     """All students of a teacher, trained on one stream: 20 seeds, each with its own fresh test samples.
 

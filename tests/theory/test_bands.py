@@ -162,7 +162,7 @@ def test_the_edge_of_what_a_model_may_be_has_a_band():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["online", "batch"])
-@pytest.mark.parametrize("samples", [400, 3_000])
+@pytest.mark.parametrize("samples", [400, pytest.param(3_000, marks=pytest.mark.full)])
 def test_bands_cover(kind, samples):
     """Of 200 bands of 95 % between 90 and 99 % hold the converged prediction, at every point of the curve."""
     exact = predicted(EXACT, kind).test_error

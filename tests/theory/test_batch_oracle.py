@@ -290,7 +290,7 @@ def test_without_noise_too(loss):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noisy", [True, False])
+@pytest.mark.parametrize("noisy", [True, pytest.param(False, marks=pytest.mark.full)])
 @pytest.mark.parametrize(("output", "loss"), PAIRS)
 def test_the_fixed_point_is_one_in_thirty_digits_for_larger_spectra(output, loss, noisy):
     @settings(max_examples=10, derandomize=True, database=None)
