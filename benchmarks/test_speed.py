@@ -19,6 +19,7 @@ import gaussequiv as ge
 import oracles
 from gaussequiv import generators, simulation
 from gaussequiv.generators.engines import Job, work
+from gaussequiv.generators.estimation import Estimation
 from gaussequiv.generators.moments import Accumulator
 from gaussequiv.generators.plan import Plan
 from gaussequiv.maths.losses import LOSSES
@@ -211,16 +212,16 @@ class TestMoments:
         benchmark.pedantic(go, rounds=3, warmup_rounds=1)
 
 
-@pytest.mark.benchmark(group="estimate from 16,384 samples of sign(F c), N = 3072, D = 100")
+@pytest.mark.benchmark(group="two blocks of 16 chunks of sign(F c), 32,768 samples, N = 3072, D = 100")
 class TestEstimate:
-    """Everything: latents, forward pass, moments, sixteen replicates and errors, beside a loop that has no errors."""
+    """Latents, forward pass and moments beside a loop with a running update; then the sixteen replicates of an estimate."""
 
     generator = generators.single_layer(generators.gaussian_matrix(3072, 100)).to(dtype=torch.float32, batch_size=1024)
 
     @pytest.mark.parametrize("workers", [1, 2])
     @pytest.mark.parametrize("products", ["float64", "float32"])
     def test_ours(self, benchmark, workers, products):
-        plan = list(Plan(16_384).blocks)
+        plan = [block for block in Plan(300_000).blocks if block.count == 16][:2]
         job = Job(self.generator, 0, products)
 
         def go():
@@ -229,14 +230,18 @@ class TestEstimate:
 
         benchmark.pedantic(go, rounds=2, warmup_rounds=1)
 
-    def test_errors_and_replicates_besides(self, benchmark):
-        benchmark.pedantic(lambda: generators.estimate(self.generator, 16_384, workers=2), rounds=1)
+    def test_errors_and_replicates(self, benchmark):
+        """Once an estimate, however many samples it has."""
+        estimation = Estimation.of(self.generator, 16_384, 0, "float64", None)
+        estimation.run(2, "threads", None)
+        benchmark.pedantic(estimation.model, rounds=1)
+        estimation.close()
 
     def test_the_usual_loop(self, benchmark):
         def go():
             mean, Omega, Phi = torch.zeros(3072), torch.zeros(3072, 3072), torch.zeros(3072, 100)
             with torch.no_grad():
-                for step in range(1, 17):
+                for step in range(1, 33):
                     c = torch.randn(1024, 100)
                     x = self.generator.push(c)
                     mean += (x.mean(0) - mean) / step

@@ -104,11 +104,14 @@ def estimate(
     if isinstance(generator, Dataset):
         return _exact(generator, progress)
     estimation = Estimation.of(generator, samples, seed, products, folder)
-    if rtol is None:
-        estimation.run(workers, engine, progress)
-        return estimation.model()
-    wanted = quantities or field_covariances(generator.input_dim, generator.latent_dim)
-    return _to_accuracy(estimation, number("rtol", rtol, positive=True), wanted, workers, engine, progress)
+    try:
+        if rtol is None:
+            estimation.run(workers, engine, progress)
+            return estimation.model()
+        wanted = quantities or field_covariances(generator.input_dim, generator.latent_dim)
+        return _to_accuracy(estimation, number("rtol", rtol, positive=True), wanted, workers, engine, progress)
+    finally:
+        estimation.close()
 
 
 def estimate_shard(
@@ -172,7 +175,7 @@ class Estimation:
         about: what it is an estimate of, as plain values.
         collection: of the moments that are done.
         shard: the part that is to be done.
-        temporary: where large moments are, if the user gave no folder; it goes with this object.
+        temporary: where large moments are, if the user gave no folder; `close` removes it.
 
     """
 
@@ -249,6 +252,11 @@ class Estimation:
         """The same with another number of samples; what is done is kept."""
         about = {**self.about, "samples": samples}
         return Estimation(Plan(samples), self.job, about, self.collection, temporary=self.temporary)
+
+    def close(self) -> None:
+        """Remove what was temporary."""
+        if self.temporary is not None:
+            self.temporary.cleanup()
 
     def model(self) -> GaussianModel:
         """The model of all samples, with those that leave out one group."""

@@ -159,7 +159,7 @@ class Accumulator:
         root = np.sqrt(self.count * n / total)
         shifted = np.vstack([c - mean_c, root * (mean_c - self.mean_c)])
         self._multiply(inputs, mean_x, root * (mean_x - self.mean_x), shifted)
-        self.cc += shifted.T @ shifted
+        self.cc += _product(shifted, shifted)
         self.mean_x += (n / total) * (mean_x - self.mean_x)
         self.mean_c += (n / total) * (mean_c - self.mean_c)
         self.count = total
@@ -190,10 +190,10 @@ class Accumulator:
         np.subtract(x, mean, out=rows[:-1], casting="same_kind")
         rows[-1] = shift
         if self.products is np.float64:
-            self.xx = blas.dsyrk(1.0, rows, beta=1.0, c=self.xx, trans=1, lower=1, overwrite_c=1)
+            self.xx = blas.dsyrk(1.0, rows.T, beta=1.0, c=self.xx, lower=1, overwrite_c=1)
         else:
-            self.xx += blas.ssyrk(1.0, rows, trans=1, lower=1)
-        self.xc += rows.T @ latents.astype(self.products)
+            self.xx += blas.ssyrk(1.0, rows.T, lower=1)
+        self.xc += _product(rows, latents.astype(self.products))
 
     def _sums(self) -> tuple[Array, Array]:
         return _mirrored(self.xx), self.xc.copy()
@@ -230,6 +230,14 @@ class OnDevice(Accumulator):
     def _sums(self) -> tuple[Array, Array]:
         xx, xc = (sums.cpu().numpy() for sums in self.totals)
         return _mirrored(xx), xc.copy()
+
+
+def _product(a: Array, b: Array) -> Array:
+    """a^T b by the BLAS of SciPy, as the triangle: threads of two libraries that wait for each other cost half of the time."""
+    if not b.shape[1]:
+        return np.zeros((a.shape[1], 0))
+    gemm = blas.dgemm if a.dtype == np.float64 else blas.sgemm
+    return np.asarray(gemm(1.0, a.T, b.T, trans_b=1))
 
 
 def _mirrored(matrix: Array) -> Array:
