@@ -75,6 +75,7 @@ WRONG = {
     "threads": (lambda: OperatorModel.single_layer(np.eye(3), threads=0), "threads=0"),
     "a vector": (lambda: OperatorModel.single_layer(np.ones(3)), "F has shape"),
     "rank": (lambda: OperatorModel.single_layer(np.eye(3)).low_rank_plus_diagonal(3), "rank=3; expected less than"),
+    "no rank": (lambda: OperatorModel.single_layer(np.eye(3)).low_rank_plus_diagonal(-1), "rank=-1; expected"),
     "replicate": (lambda: OperatorModel.single_layer(np.eye(3)).replicate(0), "there is no replicate 0"),
     "few": (lambda: generators.sampled_model(generators.single_layer(np.eye(3)), 100), "expected at least 4096"),
     "data": (lambda: generators.sampled_model(generators.dataset(np.eye(5)), 5000), "a sampled model regresses"),
@@ -176,3 +177,36 @@ def test_low_rank_plus_diagonal_says_how_far_off_it_is(known):
     exact = ge.predict(online(ge.GaussianModel.single_layer(F, "relu")), times=TIMES).test_error
     curve = ge.predict(online(model.low_rank_plus_diagonal(60)), times=TIMES).test_error
     np.testing.assert_allclose(curve, exact, rtol=0.02)
+
+
+@pytest.mark.parametrize("sigma", ["sign", "relu"])
+@pytest.mark.parametrize("P", [4_096, 20_000])
+def test_the_spread_of_the_spectrum_is_measured_and_that_of_the_generator_is_found_without_bias(sigma, P):
+    wide = generators.gaussian_matrix(600, 40)
+    generator, exact = generators.single_layer(wide, sigma), ge.GaussianModel.single_layer(wide, sigma)
+
+    def variance(model):
+        rho = np.linalg.eigvalsh(model.Omega - model.Phi @ model.Phi.T)
+        return len(rho) * np.sum(rho**2) / np.sum(rho) ** 2 - 1
+
+    found = [generators.sampled_model(generator, P, seed=seed).provenance["spread"] for seed in range(6)]
+    true, error = np.mean([f["generator"] for f in found]), np.mean([f["error"] for f in found])
+    assert abs(true - variance(exact)) < 5 * error / np.sqrt(6) + 0.01 * (1 + variance(exact))
+    added = np.mean([f["sample"] - f["generator"] for f in found])  # by the same random vectors
+    assert added == pytest.approx(600 / P, rel=0.15)  # (tr R)^2 / P of Wishart matrices
+
+
+def test_a_sampled_model_of_rank_zero_has_the_diagonal_of_the_estimate_and_a_band():
+    P = 8_192
+    sampled = generators.sampled_model(GENERATOR, P, seed=2)
+    np.testing.assert_allclose(np.diag(sampled.dense.Omega), sampled.diagonal, atol=1e-12)
+    low = sampled.low_rank_plus_diagonal(0, sampled.diagonal)
+    expected = sampled.dense.Phi @ sampled.dense.Phi.T
+    off = ~np.eye(90, dtype=bool)
+    np.testing.assert_allclose(low.dense.Omega[off], expected[off], atol=1e-12)
+    np.testing.assert_allclose(np.diag(low.dense.Omega), sampled.diagonal, atol=1e-12)
+    assert low.count_of_replicates == 4
+    part = sampled.replicate(1)
+    np.testing.assert_allclose(np.diag(low.replicate(1).dense.Omega), part.diagonal, atol=1e-12)
+    curve = ge.predict(online(low), times=TIMES, rtol=1e-4)
+    assert (curve.data.test_error_se.values[1:] > 0).all()

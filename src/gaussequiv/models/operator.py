@@ -41,6 +41,7 @@ class OperatorModel:
         density: eigenvalues of Omega, (n,), and the weight of each in a mean over all, (n,), where they are known; otherwise
             the theory finds them with random vectors.
         moments: returns tr Omega / N and tr Omega^2 / N, where they are known; they make random vectors more accurate.
+        diagonal: of Omega, (N,), where it is known.
         tried: True leaves out the trial by random vectors, of what is a covariance by its construction.
         without: the model without one part of the samples that it was estimated from.
         parts: how many there are.
@@ -60,6 +61,7 @@ class OperatorModel:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     density: tuple[Array, Array] | None = None
     moments: Callable[[], tuple[float, float]] | None = None
+    diagonal: Array | None = None
     tried: bool = field(default=False, repr=False)
     without: "Callable[[int], OperatorModel] | None" = field(default=None, repr=False)
     parts: int = 0
@@ -112,7 +114,13 @@ class OperatorModel:
         operator = LinearOperator((N, N), matvec=Omega.__matmul__, matmat=Omega.__matmul__, dtype=np.float64)
         source = {"source": "single_layer", "activation": Omega.sigma.name, "precision": precision}
         return cls(
-            operator, Omega.slope[:, None] * F, mean_x=Omega.mean, provenance=source, moments=Omega.moments, tried=True
+            operator,
+            Omega.slope[:, None] * F,
+            mean_x=Omega.mean,
+            provenance=source,
+            moments=Omega.moments,
+            diagonal=Omega.diagonal,
+            tried=True,
         )
 
     def low_rank_plus_diagonal(self, rank: int, diagonal: Any = None, seed: int = 0) -> "OperatorModel":
@@ -124,15 +132,15 @@ class OperatorModel:
         provenance.
 
         Args:
-            rank: of U.
-            diagonal: of Omega, (N,).
+            rank: of U; 0 leaves the linear part and a diagonal.
+            diagonal: of Omega, (N,): `model.diagonal` for rank 0, where what is not linear is nearly diagonal.
             seed: of the random vectors.
 
         Raises:
             InputError: a rank that is not below N, or a diagonal of another length.
 
         """
-        N, D, rank = self.input_dim, self.latent_dim, integer("rank", rank)
+        N, D, rank = self.input_dim, self.latent_dim, integer("rank", rank, 0)
         if rank >= N:
             raise InputError(f"rank={rank}; expected less than the N={N} inputs")
         linear = product(self.Phi, np.eye(D))
@@ -145,11 +153,7 @@ class OperatorModel:
             return product(self.Omega, X) - known(X)
 
         rng = np.random.default_rng(seed)
-        basis = np.linalg.qr(rng.standard_normal((N, min(rank + OVER, N))))[0]
-        for _ in range(POWERS):
-            basis = np.linalg.qr(rest(basis))[0]
-        rho, rotation = np.linalg.eigh(basis.T @ rest(basis))
-        rho, U = rho[-rank:].clip(0.0), basis @ rotation[:, -rank:]
+        rho, U = _largest(rest, N, rank, rng) if rank else (np.zeros(0), np.zeros((N, 0)))
         probes = rng.standard_normal((N, PROBES**2))
         found = product(self.Omega, probes)
         if diagonal is not None:
@@ -167,7 +171,18 @@ class OperatorModel:
         error = float(np.linalg.norm(found - times(probes)) / np.linalg.norm(found))
         about = {**self.provenance, "approximation": f"rank {rank} plus diagonal", "relative_error": {"Omega": error}}
         operator = LinearOperator((N, N), matvec=times, matmat=times, dtype=np.float64)
-        return OperatorModel(operator, self.Phi, self.Psi, self.mean_x, self.mean_c, provenance=about, tried=True)
+        without = self.without
+        return OperatorModel(
+            operator,
+            self.Phi,
+            self.Psi,
+            self.mean_x,
+            self.mean_c,
+            provenance=about,
+            tried=True,
+            without=None if without is None else lambda i: _reduced(without(i), rank, diagonal is not None, seed),
+            parts=self.parts,
+        )
 
     @property
     def input_dim(self) -> int:
@@ -261,6 +276,19 @@ def product(A: "LinearOperator | Array", X: Array) -> Array:
     columns = np.moveaxis(X, -2, 0)
     result = np.asarray(A @ columns.reshape(len(columns), -1))
     return np.moveaxis(result.reshape(-1, *columns.shape[1:]), 0, -2)
+
+
+def _reduced(model: OperatorModel, rank: int, diagonal: bool, seed: int) -> OperatorModel:
+    return model.low_rank_plus_diagonal(rank, model.diagonal if diagonal else None, seed)
+
+
+def _largest(times: Callable[[Array], Array], N: int, rank: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """The largest eigenvalues of a symmetric operator and their eigenvectors, from a block of random vectors."""
+    basis = np.linalg.qr(rng.standard_normal((N, min(rank + OVER, N))))[0]
+    for _ in range(POWERS):
+        basis = np.linalg.qr(times(basis))[0]
+    rho, rotation = np.linalg.eigh(basis.T @ times(basis))
+    return rho[-rank:].clip(0.0), basis @ rotation[:, -rank:]
 
 
 def _identity(D: int) -> LinearOperator:
