@@ -210,3 +210,16 @@ def test_a_sampled_model_of_rank_zero_has_the_diagonal_of_the_estimate_and_a_ban
     np.testing.assert_allclose(np.diag(low.replicate(1).dense.Omega), part.diagonal, atol=1e-12)
     curve = ge.predict(online(low), times=TIMES, rtol=1e-4)
     assert (curve.data.test_error_se.values[1:] > 0).all()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("loss", ["square", "logistic"])
+def test_full_batch_learning_on_more_inputs_than_eigenvalues_are_computed_of(loss):
+    """5,000 inputs, the density of states from 16 random vectors: half a percent."""
+    wide = generators.gaussian_matrix(5_000, 60)
+    teacher = ge.Perceptron(np.random.default_rng(0).standard_normal(60), "sign")
+    curves = [
+        ge.predict(ge.FullBatch(model, teacher, loss=loss, penalty=0.1), alpha=[0.01, 0.05, 0.2, 1.0]).test_error
+        for model in (OperatorModel.single_layer(wide, "relu", threads=2), ge.GaussianModel.single_layer(wide, "relu"))
+    ]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=0.01)

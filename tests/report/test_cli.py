@@ -714,3 +714,19 @@ def test_an_experiment_survives_its_file():
     assert again.generator.widths == (5, 6)
     assert again.axes == {"noise": (0.1, 0.2)}
     assert Experiment.model_validate(tomllib.loads(tomli_w.dumps(experiment.model_dump(exclude_none=True)))) == again
+
+
+@pytest.mark.slow
+def test_an_estimate_to_an_accuracy_says_how_it_got_there(experiment, tmp_path):
+    options = ("--set", "estimate.closed_form=false", "--set", "estimate.samples=40000")
+    done = call("estimate", experiment, "--out", "run", "--rtol", "0.02", *options)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if re.match(r"^\d+ +\d", line)]
+    assert [int(row[0]) for row in rows][:1] == [16_384]
+    assert float(rows[-1][1]) < 0.02 or int(rows[-1][0]) == 40_000
+    assert (tmp_path / "run" / "convergence.png").is_file()
+    done = call("demo", experiment, "--out", "run", "--set", "estimate.rtol=0.02", *options)
+    assert done.returncode == 0, done.stderr
+    assert (
+        f"The model: {rows[-1][0]} samples leave a relative error of " in (tmp_path / "run" / "index.html").read_text()
+    )

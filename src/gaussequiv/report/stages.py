@@ -389,7 +389,7 @@ class Stages(abc.ABC):
         return zoo.images(self.source, self.source.sample(36, 0)[1])
 
     def _pictures(self) -> dict[str, tuple[str, str]]:
-        """Figures of the generator as SVG, each with its caption: the spectrum, and samples of one that makes images."""
+        """Figures of the generator as SVG, each with its caption: its spectrum, samples of images, how its model converged."""
         from gaussequiv.report import figures
 
         pictures = {
@@ -398,6 +398,14 @@ class Stages(abc.ABC):
         images = self._images()
         if images is not None:
             pictures["samples"] = (figures.svg(figures.samples(images)), f"Samples of {self.source.name}.")
+        found = self.model.provenance.get("convergence")
+        if found:
+            last = found["rows"][-1]
+            pictures["convergence"] = (
+                figures.svg(figures.convergence(found)),
+                f"The model: {last['samples']} samples leave a relative error of {last['relative_error']:.2g} (asked for: "
+                f"{found['rtol']:g}).",
+            )
         return pictures
 
     def _simulation(self, stage: str, parts: tuple[str, ...]) -> dict[str, Any]:
