@@ -651,10 +651,10 @@ against theory, where test samples are the noise, and the excess kurtosis of 200
 
 Again with three other teachers, students and seeds, 24 pairs each, at a slower learning rate (lr rho_max / N at most 0.025) and
 moments from 300,000 samples: the mean logarithm of the ratio over the six times, with its standard error, that of one null, and
-the spread of this mean from seed to seed. DCGAN, the random flow and the trained flow in pixels are within their errors. The trained flow in logit space is
-not: its two largest eigenvalues carry most of the variance and have an excess kurtosis of -1, as the brightness of the images
-has, and a student whose fields they dominate sees it: 0.3 to 0.6 % (z about -2 to -3.5, half of the spread of one seed) for two
-students, 6 % (z = -4.7) for the third.
+the spread of this mean from seed to seed. DCGAN, the random flow and the trained flow in pixels are within their errors. The
+trained flow in logit space is not: its two largest eigenvalues carry most of the variance and have an excess kurtosis of -1, as
+the brightness of the images has, and a student whose fields they dominate sees it: 0.3 to 0.6 % (z about -2 to -3.5, half of the
+spread of one seed) for two students, 6 % (z = -4.7) for the third.
 
 {replicas}
 
