@@ -25,7 +25,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 def room(path):
     parts = path.relative_to(SOURCE).parts
-    return "face" if parts == ("__init__.py",) else parts[0].removesuffix(".py")
+    return "face" if parts[0] in ("__init__.py", "__main__.py") else parts[0].removesuffix(".py")
 
 
 def imports(path):

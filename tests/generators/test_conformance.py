@@ -109,7 +109,7 @@ BROKEN = {
     "latents of another law": (
         lambda: Sampled(lambda n, rng: [2 * np.random.Generator(np.random.Philox(7)).standard_normal((n, 3))] * 2),
         {"latents", "seeds"},
-        "standard errors off; pass a prior",
+        "standard errors off; draw others, or let latent_dim be 0",
     ),
     "noise that no seed sets": (
         lambda: Generator(own_noise(), 5, stochastic=True),

@@ -320,6 +320,19 @@ def test_shards_of_one_number_are_done_again_by_another(serial, tmp_path):
     assert same(generators.merge(tmp_path), serial)
 
 
+def test_a_shard_of_other_samples_is_told_from_the_others(tmp_path):
+    for shard in ((1, 2), (2, 2)):
+        generators.estimate_shard(GENERATOR, 30_000, shard, tmp_path)
+    generators.estimate_shard(GENERATOR, 40_000, (1, 3), tmp_path)
+    with pytest.raises(InputError, match="blocks of 40000 samples are missing"):
+        generators.merge(tmp_path)
+    with pytest.raises(InputError, match="blocks of 30000 samples are missing"):  # longer blocks have replaced shorter ones
+        generators.merge(tmp_path, 30_000)
+    for shard in ((1, 2), (2, 2)):
+        generators.estimate_shard(GENERATOR, 30_000, shard, tmp_path)
+    assert same(generators.merge(tmp_path, 30_000), generators.estimate(GENERATOR, 30_000))
+
+
 def test_shards_at_the_same_time_do_not_disturb_each_other(serial, tmp_path, monkeypatch):
     monkeypatch.setattr(collection, "EVERY", 0.0)
     failures = []
@@ -516,7 +529,10 @@ def test_what_cannot_be_sent_is_refused():
 
 
 def test_a_folder_that_holds_nothing_is_refused(tmp_path):
-    with pytest.raises(InputError, match="does not hold an estimate"):
+    with pytest.raises(InputError, match=r"does not hold an estimate, as there is no plan\.json"):
+        generators.merge(tmp_path)
+    (tmp_path / "plan.json").write_text("")
+    with pytest.raises(InputError, match=r"plan\.json is damaged; run a shard again, which writes it"):
         generators.merge(tmp_path)
     with pytest.raises(InputError, match="a data set has no shards"):
         generators.estimate_shard(generators.dataset(np.zeros((20, 3)) + np.eye(20, 3)), 100, (1, 2), tmp_path)

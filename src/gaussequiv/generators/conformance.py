@@ -12,7 +12,7 @@ from gaussequiv.errors import InputError, integer
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.priors import Prior, law, seeded_globally
 from gaussequiv.models.problems import Inputs
-from gaussequiv.models.streams import Purpose, stream
+from gaussequiv.models.streams import Purpose, as_rng, stream
 
 Array = np.ndarray[Any, np.dtype[Any]]
 PROBED = 8  # latents on which a module is called twice, whole and in pieces
@@ -134,7 +134,7 @@ def require_a_map(generator: Inputs) -> None:
 def _sizes(generator: Inputs) -> tuple[bool, str]:
     N, D = integer("input_dim", generator.input_dim), integer("latent_dim", generator.latent_dim, 0)
     for n in (2, 5):
-        latents, inputs = generator.sample(n, 0)
+        latents, inputs = generator.sample(n, as_rng(0))
         if np.shape(latents) != (n, D) or np.shape(inputs) != (n, N):
             got = f"{np.shape(latents)} and {np.shape(inputs)}"
             return False, f"sample({n}) returned shapes {got}; expected ({n}, {D}) and ({n}, {N})"
@@ -145,7 +145,7 @@ def _seeds(generator: Inputs) -> tuple[bool, str]:
     found: list[Array] = []
     for seed in (1, 1, 2):
         with seeded_globally(len(found)):  # what a seed leaves open comes from here
-            found.append(np.asarray(generator.sample(5, seed)[1]))
+            found.append(np.asarray(generator.sample(5, as_rng(seed))[1]))
     first, again, other = found
     if not np.array_equal(first, again):
         return False, "the same seed gave other samples; expected every random number to follow from it"
@@ -156,7 +156,7 @@ def _seeds(generator: Inputs) -> tuple[bool, str]:
 
 def _state(generator: Inputs) -> tuple[bool, str]:
     before = _global_state()
-    generator.sample(3, 0)
+    generator.sample(3, as_rng(0))
     if _global_state() == before:
         return True, "untouched by a sample"
     return False, "a sample moves the global random numbers of torch or NumPy; expected draws from `rng` alone"
@@ -190,7 +190,8 @@ def _of_latents(generator: Inputs, draws: Array) -> tuple[bool, str]:
     z = max(float(np.abs(c.mean(0)).max()), float(np.abs(c.T @ c / samples - np.eye(c.shape[1])).max()) / 2**0.5)
     z *= samples**0.5
     if z > SIGMAS + (2 * np.log(c.shape[1] ** 2)) ** 0.5:
-        return False, f"means and covariances are not those of N(0, 1): up to {z:.0f} standard errors off; pass a prior"
+        way = "pass a prior" if isinstance(generator, Generator) else "draw others, or let latent_dim be 0: unknown"
+        return False, f"means and covariances are not those of N(0, 1): up to {z:.0f} standard errors off; {way}"
     if samples >= LAW and not isinstance(generator, Generator):  # whose own are standard normal
         found = law("latents", c, stream(0, Purpose.CHECK, lane=3))
         if found.reason:

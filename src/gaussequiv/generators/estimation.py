@@ -139,30 +139,45 @@ def estimate_shard(
     return Shard(i, n, len(estimation.plan.share((i, n))), Path(folder))
 
 
-def merge(folder: str | Path) -> GaussianModel:
+def merge(folder: str | Path, samples: int | None = None) -> GaussianModel:
     """The model from the shards in a folder, as `estimate` would have returned it.
+
+    Args:
+        folder: of the shards.
+        samples: how many they are of; by default what the last shard that was begun says.
 
     Raises:
         InputError: no such folder, or blocks that are missing.
 
     """
-    path = Path(folder) / PLAN
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        plan, key = Plan(about["samples"]), str(about["key"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder} does not hold an estimate ({type(error).__name__}); expected a folder of shards"
-        ) from error
+    about = _about(Path(folder))
+    if samples is not None:
+        about["samples"] = integer("samples", samples)
+    plan, key = Plan(about["samples"]), str(about["key"])
     estimation = Estimation(plan, None, about, Collection(Folder(Path(folder), key, kept=True)))
     missing = estimation.collection.missing(estimation.plan)
     if missing:
         blocks = len(list(estimation.plan.blocks))
         raise InputError(
             f"{len(missing)} of {blocks} blocks of {about['samples']} samples are missing in {folder} (the first is number "
-            f"{list(estimation.plan.blocks).index(missing[0]) + 1}); run the shards that are not complete again"
+            f"{list(estimation.plan.blocks).index(missing[0]) + 1}); run all shards of as many samples; what is "
+            "complete ends at once"
         )
     return estimation.model()
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What a folder of shards is an estimate of."""
+    path = folder / PLAN
+    if not path.is_file():
+        raise InputError(f"{folder} does not hold an estimate, as there is no {PLAN}; expected a folder of shards")
+    try:
+        about = dict(json.loads(path.read_text(encoding="utf-8")))
+        Plan(about["samples"])
+        str(about["key"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged; run a shard again, which writes it") from error
+    return about
 
 
 @dataclass(frozen=True)

@@ -298,14 +298,18 @@ def convergence(found: Mapping[str, Any]) -> Figure:
         figure = _figure(9.0, 3.6)
         errors, quantities = figure.subplots(1, 2)
         errors.loglog(samples, reached, "o-", color=THEORY, ms=4)
-        errors.loglog(samples, reached[0] * np.sqrt(samples[0] / np.array(samples)), ":", color=TWIN)
-        errors.axhline(found["rtol"], color=PRACTICE, lw=1)
-        errors.set(xlabel="samples", ylabel="largest standard error, relative", title="dotted: root of the samples")
+        falling = reached[0] * np.sqrt(samples[0] / np.array(samples))
+        errors.loglog(samples, falling, ":", color=TWIN, label=r"samples$^{-1/2}$")
+        errors.axhline(found["rtol"], color=PRACTICE, lw=1, label="asked for")
+        errors.set(xlabel="samples", ylabel="largest standard error, relative", title="accuracy")
+        errors.legend(frameon=False)
         scale = np.abs(values[-1]).max() or 1.0
         for column in ((values - values[-1]) / scale).T:
             quantities.plot(samples, column, ".-", lw=1, ms=4)
         quantities.fill_between(samples, -np.array(reached), reached, color=TWIN, alpha=0.2, lw=0)
-        quantities.set(xlabel="samples", ylabel="distance from the last, relative", xscale="log", title="quantities")
+        quantities.set(
+            xlabel="samples", ylabel="distance from the last, relative", xscale="log", title="what has to be accurate"
+        )
         return figure
 
 

@@ -346,13 +346,7 @@ class Stages(abc.ABC):
         def merged() -> GaussianModel:
             if not folder.is_dir():
                 raise InputError(f"there are no shards of this experiment in {self.folder}; run estimate --shard first")
-            model = generators.merge(folder)
-            if model.provenance["samples"] != self.experiment.estimate.samples:
-                raise InputError(
-                    f"the shards are those of {model.provenance['samples']} samples, the experiment has "
-                    f"{self.experiment.estimate.samples}; give the same ones"
-                )
-            return model
+            return generators.merge(folder, self.experiment.estimate.samples)
 
         return self._model("model.safetensors", MODEL, merged)
 
@@ -361,7 +355,7 @@ class Stages(abc.ABC):
         from gaussequiv.report import figures
 
         found = self.model.provenance.get("convergence")
-        return self._saved({"convergence": figures.convergence(found)}) if found else []
+        return self._saved({"convergence": figures.convergence(found)}) if found and len(found["rows"]) > 1 else []
 
     def _curve(self, name: str, parts: tuple[str, ...], compute: Callable[[], T]) -> T:
         path, key = self.folder / name, self._key(*parts)
@@ -399,7 +393,7 @@ class Stages(abc.ABC):
         if images is not None:
             pictures["samples"] = (figures.svg(figures.samples(images)), f"Samples of {self.source.name}.")
         found = self.model.provenance.get("convergence")
-        if found:
+        if found and len(found["rows"]) > 1:
             last = found["rows"][-1]
             pictures["convergence"] = (
                 figures.svg(figures.convergence(found)),

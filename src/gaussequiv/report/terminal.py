@@ -28,7 +28,12 @@ def show_model(run: "Run | BatchRun", model: "GaussianModel") -> None:
             [[str(row["samples"]), f"{row['relative_error']:.2e}"] for row in convergence["rows"]],
         )
         if not convergence["reached"]:
-            say(f"rtol = {convergence['rtol']:g} is not reached with these samples; allow for more of them")
+            most = convergence["rows"][-1]["samples"]
+            say(
+                f"rtol = {convergence['rtol']:g} is not reached with {most} samples; set estimate.samples, the limit, higher"
+            )
+    elif run.experiment.estimate.rtol is not None:
+        say("the moments are exact, so rtol is not needed")
     for name, error in model.provenance.get("relative_error", {}).items():
         say(f"relative standard error of {name}: {error:.2e}")
     say("written: " + ", ".join(map(str, [run.folder / "model.safetensors", *run.draw_convergence()])))
