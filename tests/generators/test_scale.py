@@ -326,7 +326,9 @@ def test_a_shard_of_other_samples_is_told_from_the_others(tmp_path):
     generators.estimate_shard(GENERATOR, 40_000, (1, 3), tmp_path)
     with pytest.raises(InputError, match="blocks of 40000 samples are missing"):
         generators.merge(tmp_path)
-    with pytest.raises(InputError, match="blocks of 30000 samples are missing"):  # longer blocks have replaced shorter ones
+    with pytest.raises(
+        InputError, match="blocks of 30000 samples are missing"
+    ):  # longer blocks have replaced shorter ones
         generators.merge(tmp_path, 30_000)
     for shard in ((1, 2), (2, 2)):
         generators.estimate_shard(GENERATOR, 30_000, shard, tmp_path)
