@@ -538,3 +538,27 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path):
         generators.merge(tmp_path)
     with pytest.raises(InputError, match="a data set has no shards"):
         generators.estimate_shard(generators.dataset(np.zeros((20, 3)) + np.eye(20, 3)), 100, (1, 2), tmp_path)
+
+
+class Reused(Deadly):
+    """The generator, whose inputs are always in the same memory."""
+
+    def sample(self, n, rng):
+        latents, inputs = GENERATOR.sample(n, rng)
+        np.copyto(MEMORY[:n], inputs)
+        return latents, MEMORY[:n]
+
+
+MEMORY = np.empty((1024, 12))
+
+
+def test_an_object_may_return_the_same_memory_each_time(serial):
+    assert same(generators.estimate(Reused("", 0), SAMPLES), serial)
+
+
+def test_a_block_that_is_complete_in_its_file_is_done(tmp_path):
+    job = engines.Job(GENERATOR, 0, folder=collection.Folder(tmp_path, "key"))
+    block = engines.Block(0, 16, 3, 64)
+    moments = job.moments(block)
+    job.folder.save(engines.Node.of(block), moments)
+    np.testing.assert_array_equal(job.moments(block).xx, moments.xx)

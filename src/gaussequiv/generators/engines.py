@@ -73,17 +73,29 @@ class Job:
         return sums.moments
 
     def _ahead(self, size: int, chunks: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
-        """Latents and inputs of chunks, the next ones being drawn while these are worked on."""
+        """Latents and inputs of chunks, of a `Generator` drawn while those before are worked on.
+
+        An object of the user's may return the same memory each time, or need the state of this thread.
+        """
+        if not chunks:
+            return
+        if not isinstance(self.generator, Generator):
+            yield from (self._named(size, chunk) for chunk in chunks)
+            return
         torch_threads = torch.get_num_threads()  # which a thread does not inherit
         with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(torch_threads,)) as drawing:
             coming: Future[tuple[Any, Any]] | None = None
             for chunk, following in zip(chunks, (*chunks[1:], None), strict=True):
-                try:
-                    found = self._sampled(size, chunk) if coming is None else coming.result()
-                except InputError as error:
-                    raise InputError(f"chunk {chunk} of the estimate (seed {self.seed}): {error}") from error
-                coming = None if following is None else drawing.submit(self._sampled, size, following)
+                found = self._named(size, chunk) if coming is None else coming.result()
+                coming = None if following is None else drawing.submit(self._named, size, following)
                 yield found
+
+    def _named(self, size: int, chunk: int) -> tuple[Any, Any]:
+        """The same as `_sampled`, whose refusals name the chunk."""
+        try:
+            return self._sampled(size, chunk)
+        except InputError as error:
+            raise InputError(f"chunk {chunk} of the estimate (seed {self.seed}): {error}") from error
 
     def _sampled(self, size: int, chunk: int) -> tuple[Any, Any]:
         """Latents and inputs of a chunk, whatever a user's object may return."""
