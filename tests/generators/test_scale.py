@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -19,7 +20,8 @@ import torch
 import gaussequiv as ge
 from gaussequiv import generators
 from gaussequiv.errors import InputError, StorageError
-from gaussequiv.generators import collection, engines
+from gaussequiv.generators import collection, engines, estimation
+from gaussequiv.models.streams import Purpose, stream
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 F = generators.gaussian_matrix(12, 5)
@@ -53,6 +55,33 @@ def test_threads_do_not_change_it(serial, workers):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_processes_do_not_change_it(serial, workers):
     assert same(generators.estimate(GENERATOR, SAMPLES, workers=workers, engine="processes"), serial)
+
+
+DIGESTS = """
+import sys
+import torch
+from gaussequiv import generators
+torch.set_num_threads(int(sys.argv[1]))
+layer = generators.single_layer(generators.gaussian_matrix(1333, 37), "relu")
+for generator, options in (
+    (layer, {}), (layer, {"workers": 2}), (layer, {"products": "float32"}), (generators.load("dcgan"), {})
+):
+    model = generators.estimate(generator, 8_000, **options)
+    print(model.provenance["moments_sha256"], hash(model.Omega.tobytes()), hash(model.Phi.tobytes()))
+"""
+
+
+@pytest.mark.slow
+def test_threads_of_linear_algebra_do_not_change_it():
+    """Of BLAS and of torch, for matrices that they share out: 1,333 inputs are three bands."""
+    found = set()
+    for threads in ("1", "2"):
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": "0"}
+        command = [sys.executable, "-c", DIGESTS, threads]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert len(done.stdout.split()) == 12, done.stderr
+        found.add(done.stdout)
+    assert len(found) == 1
 
 
 def test_any_executor_will_do(serial):
@@ -137,6 +166,63 @@ def test_a_folder_is_gone_on_with_and_extended(serial, tmp_path):
     assert same(fewer, generators.estimate(GENERATOR, 100_000))
 
 
+@pytest.fixture
+def large(monkeypatch):
+    """Moments of a few inputs are treated as those of thousands."""
+    monkeypatch.setattr(collection, "LARGE", 10)
+    monkeypatch.setattr(estimation, "LARGE", 10)
+    monkeypatch.setattr(collection, "MOST", 300)
+
+
+def held(found):
+    return sum(moments is not None for moments in found._nodes.values())
+
+
+def test_large_moments_are_in_files_and_not_in_memory(serial, tmp_path, large):
+    started = estimation.Estimation.of(GENERATOR, SAMPLES, 0, "float64", tmp_path)
+    counts = []
+    put = started.collection.put
+
+    def counted(block, moments):
+        put(block, moments)
+        counts.append(held(started.collection))
+
+    started.collection.put = counted
+    started.run(1, "threads", None)
+    assert max(counts) <= 2  # 144 numbers each, and 300 may wait
+    assert same(started.model(), serial)
+
+
+def test_large_moments_without_a_folder_are_in_a_temporary_one_that_goes(serial, tmp_path, large, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen = []
+    model = generators.estimate(
+        GENERATOR, SAMPLES, progress=lambda *done: seen.append(list(tmp_path.glob("*/group-*")))
+    )
+    assert same(model, serial)
+    assert any(seen)
+    assert not list(tmp_path.iterdir())
+
+    def stops(done, of):
+        raise StopError
+
+    monkeypatch.setattr(engines, "EVERY", 0.0)
+    with ThreadPoolExecutor(2) as pool, pytest.raises(StopError):  # whose threads go on for a while
+        generators.estimate(GENERATOR, SAMPLES, engine=pool, workers=2, progress=stops)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_merge_holds_one_group_at_a_time(serial, tmp_path, large):
+    samples = 2 * 16 * 16 * 1024  # two blocks a group, which different shards did
+    for i in range(1, 33):
+        generators.estimate_shard(GENERATOR, samples, (i, 32), tmp_path)
+    names = {file.name for file in tmp_path.iterdir()}
+    merged = collection.Collection(collection.Folder(tmp_path, estimation._about(tmp_path)["key"], kept=True))
+    assert held(merged) == 0
+    assert same(generators.merge(tmp_path), generators.estimate(GENERATOR, samples))
+    assert {file.name for file in tmp_path.iterdir()} == names
+
+
 def test_a_folder_holds_few_files(tmp_path):
     generators.estimate(GENERATOR, 2_000_000, folder=tmp_path)
     names = [file.name for file in tmp_path.glob("group-*")]
@@ -144,7 +230,7 @@ def test_a_folder_holds_few_files(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-class StopError(Exception):
+class StopError(KeyboardInterrupt):
     """What interrupts a test."""
 
 
@@ -282,6 +368,7 @@ class Wrong:
         lambda n: (np.zeros((n, 2)), np.zeros((n, 4))),
         lambda n: (np.zeros((n - 1, 3)), np.zeros((n - 1, 4))),
         lambda n: (np.zeros((n, 3)), np.full((n, 4), np.nan)),
+        lambda n: (np.zeros((n, 3)), np.zeros((n, 4), complex)),
     ],
 )
 def test_samples_that_are_none_name_their_chunk(found):
@@ -533,9 +620,10 @@ def test_what_cannot_be_sent_is_refused():
 def test_a_folder_that_holds_nothing_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"does not hold an estimate, as there is no plan\.json"):
         generators.merge(tmp_path)
-    (tmp_path / "plan.json").write_text("")
-    with pytest.raises(InputError, match=r"plan\.json is damaged; run a shard again, which writes it"):
-        generators.merge(tmp_path)
+    for text in ("", "[]", '{"samples": 40000, "key": "k"}'):
+        (tmp_path / "plan.json").write_text(text)
+        with pytest.raises(InputError, match=r"plan\.json is damaged; run a shard again, which writes it"):
+            generators.merge(tmp_path)
     with pytest.raises(InputError, match="a data set has no shards"):
         generators.estimate_shard(generators.dataset(np.zeros((20, 3)) + np.eye(20, 3)), 100, (1, 2), tmp_path)
 
@@ -562,3 +650,79 @@ def test_a_block_that_is_complete_in_its_file_is_done(tmp_path):
     moments = job.moments(block)
     job.folder.save(engines.Node.of(block), moments)
     np.testing.assert_array_equal(job.moments(block).xx, moments.xx)
+
+
+def of_chunk(number):
+    """The first latents of a chunk, by which it is known."""
+    return stream(0, Purpose.ESTIMATE, chunk=number).standard_normal(5)
+
+
+@pytest.mark.parametrize("chunk", [0, 16, 32, 112])
+@pytest.mark.parametrize("own", [False, True])
+def test_what_fails_names_the_chunk_also_where_it_was_drawn_ahead(chunk, own):
+    """Chunks 0, 16, 32 are the first of group 0."""
+    bad = of_chunk(chunk)
+
+    def broken(c):
+        if np.allclose(np.asarray(c)[0], bad):
+            raise RuntimeError("no more of it\nin two lines")
+        return c
+
+    class Own(Deadly):
+        def sample(self, n, rng):
+            c, x = GENERATOR.sample(n, rng)
+            broken(c)
+            return c, x
+
+    generator = Own("", 0) if own else generators.Generator(broken, 5, dtype=torch.float64, batch_size=1024)
+    with pytest.raises(InputError, match=rf"chunk {chunk} of the estimate \(seed 0\): .*no more of it") as seen:
+        generators.estimate(generator, 200_000)
+    assert "\n" not in str(seen.value)
+
+
+def test_the_thread_that_draws_ahead_has_the_callers_number_of_threads():
+    before, seen = torch.get_num_threads(), set()
+    torch.set_num_threads(before + 1)
+    try:
+        generators.estimate(generators.Generator(lambda c: (seen.add(torch.get_num_threads()), c)[1], 3), 100_000)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {before + 1}
+
+
+def test_tensors_with_gradients_are_numbers_too(serial):
+    class Tensors(Deadly):
+        def sample(self, n, rng):
+            c, x = map(torch.from_numpy, GENERATOR.sample(n, rng))
+            return c, x.requires_grad_()
+
+    assert same(generators.estimate(Tensors("", 0), SAMPLES), serial)
+
+
+@pytest.mark.parametrize("mean", [1e4, 1e6])
+def test_standard_errors_do_not_depend_on_where_inputs_are(mean):
+    def at(offset):
+        return generators.estimate(
+            generators.Generator(
+                lambda c: c @ torch.ones(5, 2).double() + c[:, :2] ** 2 + offset, 5, dtype=torch.float64
+            ),
+            60_000,
+        )
+
+    here, there = at(0.0), at(mean)
+    for name in ("Omega", "Phi", "mean_x"):
+        np.testing.assert_allclose(there.standard_errors[name], here.standard_errors[name], rtol=0.02)
+
+
+def test_extra_state_of_a_module_is_not_taken_for_weights(tmp_path):
+    class Stateful(torch.nn.Module):
+        def get_extra_state(self):
+            return {"version": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+        def forward(self, z):
+            return z
+
+    assert generators.estimate(generators.Generator(Stateful(), 3), 20_000, folder=tmp_path).input_dim == 3

@@ -223,3 +223,71 @@ def test_full_batch_learning_on_more_inputs_than_eigenvalues_are_computed_of(los
         for model in (OperatorModel.single_layer(wide, "relu", threads=2), ge.GaussianModel.single_layer(wide, "relu"))
     ]
     np.testing.assert_allclose(curves[0], curves[1], rtol=0.01)
+
+
+def test_replicates_have_the_diagonal_that_was_given_or_their_own():
+    sampled = generators.sampled_model(GENERATOR, 8_192, seed=2)
+    own = sampled.low_rank_plus_diagonal(4, sampled.diagonal)
+    given = sampled.low_rank_plus_diagonal(4, 1.02 * sampled.diagonal)
+    trace = sampled.low_rank_plus_diagonal(4)
+    part = sampled.replicate(3)
+    for model, expected in ((own, part.diagonal), (given, 1.02 * sampled.diagonal)):
+        np.testing.assert_allclose(np.diag(model.replicate(3).dense.Omega), expected, atol=1e-12)
+    left = trace.replicate(3)
+    np.testing.assert_allclose(
+        np.diag(left.dense.Omega), np.diag(part.low_rank_plus_diagonal(4).dense.Omega), atol=1e-12
+    )
+    for model in (own, given, trace, left):
+        np.testing.assert_allclose(model.diagonal, np.diag(model.dense.Omega), atol=1e-12)
+
+
+def test_the_spread_weighs_parts_by_their_samples_and_its_error_is_that_of_repeated_random_vectors():
+    P = 4_096 + 40  # a last chunk of 40 samples, in part 0
+    found = [generators.sampled_model(GENERATOR, P, seed=seed) for seed in range(12)]
+    errors = np.array([model.provenance["spread"]["error"] for model in found])
+    values = np.array([model.provenance["spread"]["generator"] for model in found])
+    assert 0.5 < np.sqrt(np.mean(errors**2)) / values.std(ddof=1) < 1.5
+    exact = ge.GaussianModel.single_layer(F, "relu")
+    rho = np.linalg.eigvalsh(exact.Omega - exact.Phi @ exact.Phi.T)
+    assert abs(values.mean() - (90 * np.sum(rho**2) / rho.sum() ** 2 - 1)) < 5 * values.std(ddof=1) / np.sqrt(12)
+
+
+def test_inputs_that_latents_explain_have_no_negative_diagonal():
+    linear = generators.sampled_model(generators.single_layer(F, "linear"), 4_096)
+    fit = np.einsum("ij,ij->i", linear.Phi @ np.eye(30), linear.Phi @ np.eye(30))
+    assert (linear.diagonal >= fit).all()
+    np.testing.assert_allclose(linear.diagonal, fit, rtol=1e-9)
+
+
+class Own:
+    """An object that may go wrong."""
+
+    latent_dim, input_dim = 30, 90
+
+    def __init__(self, change):
+        self.change = change
+
+    def sample(self, n, rng):
+        c, x = GENERATOR.sample(n, rng)
+        return self.change(c, x)
+
+
+BAD = {
+    "nothing": (lambda c, x: None, "sample returned a NoneType"),
+    "a NaN": (lambda c, x: (c, x * np.nan), "sample returned a NaN"),
+    "complex": (lambda c, x: (c, x + 0j), "dtype complex128; expected real ones"),
+    "few inputs": (lambda c, x: (c, x[:, :80]), r"expected \(1024, 30\) and \(1024, 90\)"),
+    "an exception": (lambda c, x: 1 / 0, "failed: ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_objects_that_go_wrong_get_a_sentence(case):
+    change, sentence = BAD[case]
+    with pytest.raises(InputError, match=sentence):
+        generators.sampled_model(Own(change), 5_000)
+
+
+def test_a_diagonal_of_another_length_is_refused():
+    with pytest.raises(InputError, match=r"diagonal has shape \(2,\); expected \(90,\)"):
+        generators.sampled_model(GENERATOR, 4_096).low_rank_plus_diagonal(1, np.ones(2))

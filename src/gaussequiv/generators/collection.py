@@ -68,7 +68,7 @@ class Folder:
     Args:
         path: the folder; it is made when something is written.
         key: what identifies the estimate: generator, seed, precision.
-        kept: True leaves damaged files where they are.
+        kept: True writes and removes nothing, damaged files neither.
 
     """
 
@@ -141,7 +141,8 @@ class Collection:
     def __init__(self, folder: Folder | None = None, share: Iterable[Block] | None = None) -> None:
         self._folder = folder
         self._share = None if share is None else {(block.group, block.start) for block in share}
-        self._nodes: dict[Node, Moments | None] = {}  # None: in its file only
+        self._nodes: dict[Node, Moments | None] = {}  # None: in its file only, or joined
+        self._joined: dict[Node, tuple[Node, Node]] = {}  # whose parts stay in their files, where nothing is written
         self._unsaved: set[Node] = set()
         self._absorbed: set[Node] = set()
         self._saved_at = time.monotonic()
@@ -150,6 +151,7 @@ class Collection:
         for node in sorted(self._nodes):  # what another shard left side by side
             if node in self._nodes:
                 self._merge_up(node)
+                self._save_if_much()
 
     def missing(self, plan: Plan, shard: tuple[int, int] | None = None) -> list[Block]:
         """The blocks of a plan, or of a shard of it, that are not done."""
@@ -166,9 +168,9 @@ class Collection:
         if node.whole:  # a worker may have left its first chunks in a file
             self._absorbed.add(node._replace(length=1))
         self._merge_up(node)
-        waiting = sum(self._numbers(other) for other in self._unsaved)
-        if time.monotonic() - self._saved_at >= EVERY or waiting > MOST:
+        if time.monotonic() - self._saved_at >= EVERY:
             self.save()
+        self._save_if_much()
 
     def unfinished(self, block: Block) -> Moments | None:
         """The first chunks of a block, where it was the last one of a smaller plan."""
@@ -228,20 +230,25 @@ class Collection:
                 return
             first, second = sorted((node, other))
             parent = Node(node.group, first.start, 2 * node.length, node.size)
-            self._nodes[parent] = self._load(first).merge(self._load(second))
-            self._unsaved.add(parent)
-            self._drop(first)
-            self._drop(second)
+            if self._folder is not None and self._folder.kept:
+                self._nodes[parent] = None
+                self._joined[parent] = first, second
+                del self._nodes[first], self._nodes[second]
+            else:
+                self._nodes[parent] = self._load(first).merge(self._load(second))
+                self._unsaved.add(parent)
+                self._drop(first)
+                self._drop(second)
             node = parent
 
     def _owns(self, node: Node) -> bool:
         starts = range(node.start, node.end, LENGTH)
         return self._share is None or all((node.group, start) in self._share for start in starts)
 
-    def _numbers(self, node: Node) -> int:
-        """How many numbers of a node are in memory."""
-        moments = self._nodes[node]
-        return 0 if moments is None else int(moments.xx.size)
+    def _save_if_much(self) -> None:
+        waiting = (self._nodes[node] for node in self._unsaved)
+        if sum(moments.xx.size for moments in waiting if moments is not None) > MOST:
+            self.save()
 
     def _drop(self, node: Node) -> None:
         self._nodes.pop(node, None)
@@ -249,7 +256,10 @@ class Collection:
         self._absorbed.add(node)
 
     def _load(self, node: Node) -> Moments:
-        moments = self._nodes[node]
+        if node in self._joined:
+            first, second = self._joined[node]
+            return self._load(first).merge(self._load(second))
+        moments = self._nodes.get(node)
         if moments is None:
             assert self._folder is not None
             moments = self._folder.load(node)

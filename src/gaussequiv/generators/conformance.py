@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gaussequiv.errors import InputError, integer
+from gaussequiv.code import words
+from gaussequiv.errors import InputError, a_kind, integer
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.priors import Prior, law, seeded_globally
 from gaussequiv.models.problems import Inputs
@@ -115,12 +116,10 @@ def require_a_map(generator: Inputs) -> None:
     """
     if not isinstance(generator, Generator):
         try:
-            c, x = generator.sample(LAW, stream(0, Purpose.CHECK))
-            sound = np.shape(c) == (LAW, generator.latent_dim) and np.shape(x) == (LAW, generator.input_dim)
-            sound = sound and bool(np.isfinite(c).all() and np.isfinite(x).all())
-        except (TypeError, ValueError):
-            return  # the estimate says in which chunk
-        holds, sentence = _of_latents(generator, np.asarray(c, dtype=float)) if sound else (True, "")
+            latents, _ = checked_sample(generator, LAW, stream(0, Purpose.CHECK))
+        except InputError:
+            return  # the first chunk fails as well, and is named
+        holds, sentence = _of_latents(generator, latents)
         if not holds:
             name = getattr(generator, "name", type(generator).__name__)
             raise InputError(f"{name}: the latents are not standard normal: {sentence}")
@@ -129,6 +128,37 @@ def require_a_map(generator: Inputs) -> None:
         holds, sentence = judge(generator)
         if not holds:
             raise InputError(f"{generator.name} is no map from latents to inputs: {sentence}")
+
+
+def checked_sample(generator: Inputs, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Latents (n, D) and inputs (n, N) of any object with `sample(n, rng)`, as real and finite arrays.
+
+    Raises `InputError` for an object that fails, or returns something else.
+    """
+    try:
+        found = generator.sample(n, rng)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a user's object may raise
+        raise InputError(f"sample({n}, rng) failed: {words(error)}") from error
+    wanted = (n, generator.latent_dim), (n, generator.input_dim)
+    pair: Any = found
+    try:
+        latents, inputs = (np.asarray(one.detach().cpu() if isinstance(one, Tensor) else one) for one in pair)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"sample returned {a_kind(found)}; expected latents {wanted[0]} and inputs {wanted[1]}"
+        ) from error
+    if (latents.shape, inputs.shape) != wanted:
+        raise InputError(
+            f"sample returned the shapes {latents.shape} and {inputs.shape}; expected {wanted[0]} and {wanted[1]}"
+        )
+    for one in (latents, inputs):
+        if one.dtype.kind not in "fiub":
+            raise InputError(f"sample returned numbers of dtype {one.dtype}; expected real ones")
+        if not np.isfinite(one).all():
+            raise InputError("sample returned a NaN or an infinity; expected finite latents and inputs")
+    return latents, inputs
 
 
 def _sizes(generator: Inputs) -> tuple[bool, str]:
@@ -184,7 +214,7 @@ def _latents(generator: Inputs, samples: int) -> tuple[bool, str]:
 
 def _of_latents(generator: Inputs, draws: Array) -> tuple[bool, str]:
     """Whether draws (P, D) are standard normal."""
-    c, samples = draws[:, :MOST], len(draws)
+    c, samples = np.asarray(draws[:, :MOST], dtype=float), len(draws)
     if not draws.size:
         return True, "unknown"
     z = max(float(np.abs(c.mean(0)).max()), float(np.abs(c.T @ c / samples - np.eye(c.shape[1])).max()) / 2**0.5)
@@ -283,11 +313,11 @@ def _layers(generator: Generator) -> tuple[bool, str]:
     layers = list(module.modules())
     numbers = sum(p.numel() for p in module.parameters())
     said = [f"{numbers:,} parameters"]
-    for kind, words in ((NORMS, "batch normalisations"), (DROPOUTS, "dropouts")):
+    for kind, plural in ((NORMS, "batch normalisations"), (DROPOUTS, "dropouts")):
         count = sum(isinstance(layer, kind) for layer in layers)
         if count:
             moving = sum(isinstance(layer, kind) and layer.training for layer in layers)
-            said.append(f"{count} {words}" + (f" ({moving} in training mode; the copy is not)" if moving else ""))
+            said.append(f"{count} {plural}" + (f" ({moving} in training mode; the copy is not)" if moving else ""))
     return True, ", ".join(said)
 
 

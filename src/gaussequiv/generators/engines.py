@@ -18,10 +18,12 @@ import torch
 
 from gaussequiv.errors import InputError, StorageError, a_kind
 from gaussequiv.generators.collection import EVERY, Folder, Node
+from gaussequiv.generators.conformance import checked_sample
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.moments import Accumulator, Moments, OnDevice
 from gaussequiv.generators.plan import Block
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.threads import one_blas_thread
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, as_rng, stream
 
@@ -43,6 +45,7 @@ class Job:
         products: the precision of sums within a chunk.
         folder: where a block is kept that takes longer than half a minute.
         probe: the generator's first inputs, which it must have in every process.
+        threads: that share the products of a chunk.
 
     """
 
@@ -51,26 +54,32 @@ class Job:
     products: str = "float64"
     folder: Folder | None = None
     probe: Array | None = None
+    threads: int = 1
 
     def moments(self, block: Block, first: Moments | None = None, report: Report | None = None) -> Moments:
         """Those of a block, of which the first chunks may be done."""
         if first is None and self.folder is not None:
             first = self.folder.unfinished(block)
-        device = _device_of(self.generator)
-        sums = Accumulator(self.products, first) if device is None else OnDevice(self.products, first, device)
+        sums = self._begun(first)
         if report is not None and sums.count:
             report(sums.count)
         saved = time.monotonic()
         begun = sums.count // block.size
-        samples = self._ahead(block.size, block.chunks[begun:])
-        for done, (latents, inputs) in enumerate(samples, begun):
-            sums.add(latents, inputs)
-            if report is not None:
-                report(block.size)
-            if self.folder is not None and done + 1 < block.count and time.monotonic() - saved > EVERY:
-                self.folder.save(Node(block.group, block.start, done + 1, block.size), sums.moments)
-                saved = time.monotonic()
+        with one_blas_thread:
+            for done, (latents, inputs) in enumerate(self._ahead(block.size, block.chunks[begun:]), begun):
+                sums.add(latents, inputs)
+                if report is not None:
+                    report(block.size)
+                if self.folder is not None and done + 1 < block.count and time.monotonic() - saved > EVERY:
+                    self.folder.save(Node(block.group, block.start, done + 1, block.size), sums.moments)
+                    saved = time.monotonic()
         return sums.moments
+
+    def _begun(self, first: Moments | None) -> Accumulator:
+        device = _device_of(self.generator)
+        if device is None:
+            return Accumulator(self.products, first, self.threads)
+        return OnDevice(self.products, first, device)
 
     def _ahead(self, size: int, chunks: tuple[int, ...]) -> Iterator[tuple[Any, Any]]:
         """Latents and inputs of chunks, of a `Generator` drawn while those before are worked on.
@@ -98,28 +107,12 @@ class Job:
             raise InputError(f"chunk {chunk} of the estimate (seed {self.seed}): {error}") from error
 
     def _sampled(self, size: int, chunk: int) -> tuple[Any, Any]:
-        """Latents and inputs of a chunk, whatever a user's object may return."""
+        """Latents and inputs of a chunk."""
         rng = stream(self.seed, Purpose.ESTIMATE, chunk=chunk)
         if _device_of(self.generator) is not None:
             latents, there = self.generator.draw(size, rng)  # type: ignore[attr-defined]
             return latents.numpy(), there
-        found = self.generator.sample(size, rng)
-        wanted = (size, self.generator.latent_dim), (size, self.generator.input_dim)
-        try:
-            latents, inputs = found
-            shapes = np.shape(latents), np.shape(inputs)
-            finite = bool(np.isfinite(latents).all() and np.isfinite(inputs).all())
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"sample returned {a_kind(found)}; expected latents {wanted[0]} and inputs {wanted[1]}"
-            ) from error
-        if shapes != wanted:
-            raise InputError(
-                f"sample returned the shapes {shapes[0]} and {shapes[1]}; expected {wanted[0]} and {wanted[1]}"
-            )
-        if not finite:
-            raise InputError("sample returned a NaN or an infinity; expected finite latents and inputs")
-        return latents, inputs
+        return checked_sample(self.generator, size, rng)
 
 
 def _device_of(generator: Inputs) -> torch.device | None:
@@ -141,12 +134,14 @@ def work(
         StorageError: workers die again and again.
 
     """
+    if isinstance(engine, str) and engine == "threads":
+        job = replace(job, threads=max(torch.get_num_threads() // workers, 1))
     if isinstance(engine, str) and engine == "threads" and workers == 1:
         for block in blocks:
             yield block, job.moments(block, first(block), report)
         return
-    threads = isinstance(engine, ThreadPoolExecutor) or (isinstance(engine, str) and engine == "threads")
-    payload: Any = job if threads else _pickled(job)
+    here = isinstance(engine, ThreadPoolExecutor) or (isinstance(engine, str) and engine == "threads")
+    payload: Any = job if here else _pickled(job)
     remaining = dict.fromkeys(blocks)
     failures = 0
     while remaining:

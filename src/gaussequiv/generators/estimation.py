@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from gaussequiv.errors import InputError, a_kind, integer, number
 from gaussequiv.generators.collection import LARGE, Collection, Folder, all_of
@@ -28,6 +29,7 @@ from gaussequiv.generators.moments import NAMES, PRODUCTS, Estimates, Moments, p
 from gaussequiv.generators.plan import CHUNK, GROUPS, Plan, checked_shard
 from gaussequiv.generators.priors import Prior
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.threads import one_blas_thread
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.replicates import SYMMETRIC, Replicates
@@ -174,7 +176,7 @@ def _about(folder: Path) -> dict[str, Any]:
     try:
         about = dict(json.loads(path.read_text(encoding="utf-8")))
         Plan(about["samples"])
-        str(about["key"])
+        _ = [about[name] for name in ("key", "prior", "source", "seed")]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged; run a shard again, which writes it") from error
     return about
@@ -245,14 +247,16 @@ class Estimation:
             about["key"] = folder.key
             share = Plan(samples).share(shard) if shard is not None else None
         collection = Collection(folder, share=share)
-        job = Job(generator, seed, products, folder)
+        job = Job(
+            generator, seed, products, folder if temporary is None else None
+        )  # workers elsewhere would not clean up
         return cls(Plan(samples), job, about, collection, shard, temporary)
 
     def run(self, workers: int, engine: Any, progress: Callable[[int, int], Any] | None) -> None:
         """Do the blocks that are missing."""
         assert self.job is not None
         workers = integer("workers", workers)
-        if self.job.folder is not None:
+        if self.job.folder is not None:  # that of the user
             atomic_write_text(self.job.folder.path / PLAN, json.dumps(dict(self.about), indent=1) + "\n")
         missing = self.collection.missing(self.plan, self.shard)
         total = sum(block.samples for block in self.plan.share(self.shard))
@@ -284,12 +288,13 @@ class Estimation:
                 parts.append(group.arrays(np.float32))
                 yield group
 
-        total = tree(kept())
-        if known:
-            total.require_standard_normal()
-        estimates = found(total)
-        names = NAMES[: len(estimates)]
-        replicates, errors = _left_out(total, parts, found, estimates, known)
+        with one_blas_thread:
+            total = tree(kept())
+            if known:
+                total.require_standard_normal()
+            estimates = found(total)
+            names = NAMES[: len(estimates)]
+            replicates, errors = _left_out(total, parts, found, estimates, known)
         full = dict(zip(names, estimates, strict=True))
         size = {
             name: float(np.linalg.norm(errors[name]) / (np.linalg.norm(full[name]) or 1.0)) for name in ("Omega", "Phi")
@@ -427,7 +432,8 @@ def _key(generator: Inputs, seed: int, products: str) -> str:
 def _weights(generator: Inputs) -> list[Array]:
     """Those of a generator's module, which its first samples need not see all of."""
     state = getattr(getattr(generator, "module", None), "state_dict", None)
-    return [np.asarray(value.detach().cpu().double()) for value in state().values()] if callable(state) else []
+    values = state().values() if callable(state) else ()
+    return [np.asarray(value.detach().cpu().double()) for value in values if isinstance(value, torch.Tensor)]
 
 
 def _require_memory(N: int) -> None:

@@ -10,18 +10,19 @@ The factor before the residual removes the noise of Phi from Phi Phi^T. The resu
 and needs 1.6-14 times fewer samples than the plain moments. Where latents have a prior of their own their covariance is not
 known: then Omega, Phi and Psi are the plain covariances of the same samples.
 
-Centred moments of chunks are merged by Chan's formula; of the symmetric S_xx one triangle is computed.
+Centred moments of chunks are merged by Chan's formula; of the symmetric S_xx one triangle is computed, in bands of rows, so
+that its bits depend neither on BLAS threads nor on ours.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import torch
-from scipy.linalg import blas
 
 from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
@@ -29,6 +30,7 @@ from gaussequiv.maths.averages import Array
 Estimates = tuple[Array, ...]  # in the order of NAMES, the last two where the law of the latents is not known
 NAMES = ("Omega", "Phi", "mean_x", "Psi", "mean_c")
 PRODUCTS = ("float64", "float32")
+BAND = 512  # rows of S_xx that are summed together
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +115,12 @@ class Moments:
     # --- as arrays, of which a triangle of S_xx is enough ---
 
     def arrays(self, dtype: type[np.floating[Any]] = np.float64) -> dict[str, Array]:
-        """The numbers, with S_xx as the vector of its upper triangle: for files, or in float32 to be kept in memory."""
-        values = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name != "count"}
-        values["xx"] = pack(self.xx)
-        return {name: value.astype(dtype, copy=False) for name, value in values.items()} | {
-            "count": np.array(self.count)
+        """The numbers, with S_xx as the vector of its upper triangle: for files, or matrices in float32 to be kept in memory."""
+        matrices = {"xx": pack(self.xx), "xc": self.xc, "cc": self.cc}
+        return {name: matrix.astype(dtype, copy=False) for name, matrix in matrices.items()} | {
+            "count": np.array(self.count),
+            "mean_x": self.mean_x,
+            "mean_c": self.mean_c,
         }
 
     @classmethod
@@ -135,11 +138,13 @@ class Accumulator:
         products: "float64", or "float32" of the sums within a chunk of centred inputs, which are twice as fast; the sums over
             chunks are in float64 in any case. `docs/scale.md` has the bound of their error.
         state: of a block that was begun before.
+        threads: that share the columns of S_xx; with `one_blas_thread` around it, the result depends on no number of threads.
 
     """
 
-    def __init__(self, products: str = "float64", state: Moments | None = None) -> None:
+    def __init__(self, products: str = "float64", state: Moments | None = None, threads: int = 1) -> None:
         self.products = np.float32 if products == "float32" else np.float64
+        self.threads = threads
         self.count = 0
         if state is not None:
             self.count, self.mean_x, self.mean_c = state.count, state.mean_x.copy(), state.mean_c.copy()
@@ -159,7 +164,7 @@ class Accumulator:
         root = np.sqrt(self.count * n / total)
         shifted = np.vstack([c - mean_c, root * (mean_c - self.mean_c)])
         self._multiply(inputs, mean_x, root * (mean_x - self.mean_x), shifted)
-        self.cc += _product(shifted, shifted)
+        self.cc += shifted.T @ shifted
         self.mean_x += (n / total) * (mean_x - self.mean_x)
         self.mean_c += (n / total) * (mean_c - self.mean_c)
         self.count = total
@@ -175,25 +180,34 @@ class Accumulator:
     def _begin(self, state: Moments | None) -> None:
         N, D = len(self.mean_x), len(self.mean_c)
         if state is None:
-            self.xx, self.xc = np.zeros((N, N), order="F"), np.zeros((N, D))
+            self.xx, self.xc = np.zeros((N, N)), np.zeros((N, D))
         else:
-            self.xx, self.xc = np.asfortranarray(np.tril(state.xx.T)), state.xc.copy()
+            self.xx, self.xc = state.xx.copy(), state.xc.copy()
 
     @staticmethod
     def _mean(inputs: Any) -> Array:
         return np.asarray(np.asarray(inputs).mean(axis=0, dtype=np.float64))
 
     def _multiply(self, inputs: Any, mean: Array, shift: Array, latents: Array) -> None:
-        """Add products of inputs that are centred, with one more row, with themselves and with latents."""
+        """Add products of inputs that are centred, with one more row, with themselves and with latents: a triangle by bands."""
         x = np.asarray(inputs)
         rows = np.empty((len(x) + 1, x.shape[1]), dtype=self.products)
         np.subtract(x, mean, out=rows[:-1], casting="same_kind")
         rows[-1] = shift
-        if self.products is np.float64:
-            self.xx = blas.dsyrk(1.0, rows.T, beta=1.0, c=self.xx, lower=1, overwrite_c=1)
+        factor = latents.astype(self.products)
+
+        def add(start: int) -> None:
+            band = slice(start, start + BAND)
+            self.xx[band, : start + BAND] += rows[:, band].T @ rows[:, : start + BAND]
+            self.xc[band] += rows[:, band].T @ factor
+
+        starts = range(0, rows.shape[1], BAND)
+        if self.threads == 1 or len(starts) == 1:
+            for start in starts:
+                add(start)
         else:
-            self.xx += blas.ssyrk(1.0, rows.T, lower=1)
-        self.xc += _product(rows, latents.astype(self.products))
+            with ThreadPoolExecutor(self.threads) as pool:
+                list(pool.map(add, reversed(starts)))  # the longest first
 
     def _sums(self) -> tuple[Array, Array]:
         return _mirrored(self.xx), self.xc.copy()
@@ -230,14 +244,6 @@ class OnDevice(Accumulator):
     def _sums(self) -> tuple[Array, Array]:
         xx, xc = (sums.cpu().numpy() for sums in self.totals)
         return _mirrored(xx), xc.copy()
-
-
-def _product(a: Array, b: Array) -> Array:
-    """a^T b by the BLAS of SciPy, as the triangle: threads of two libraries that wait for each other cost half of the time."""
-    if not b.shape[1]:
-        return np.zeros((a.shape[1], 0))
-    gemm = blas.dgemm if a.dtype == np.float64 else blas.sgemm
-    return np.asarray(gemm(1.0, a.T, b.T, trans_b=1))
 
 
 def _mirrored(matrix: Array) -> Array:

@@ -26,11 +26,12 @@ import scipy.linalg
 from scipy.sparse.linalg import LinearOperator
 
 from gaussequiv.errors import InputError, integer
-from gaussequiv.generators.conformance import require_a_map
+from gaussequiv.generators.conformance import checked_sample, require_a_map
 from gaussequiv.generators.plan import CHUNK
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.operator import OperatorModel
 from gaussequiv.models.problems import Inputs
+from gaussequiv.models.replicates import jackknife
 from gaussequiv.models.streams import Purpose, stream
 
 PARTS = 4  # of the samples, left out one at a time
@@ -67,7 +68,7 @@ class Stream:
         """Latents and inputs of one of the four parts, chunk by chunk, in float64."""
         for index in range(part, -(-self.samples // CHUNK), PARTS):
             size = min(CHUNK, self.samples - index * CHUNK)
-            c, x = self.generator.sample(size, stream(self.seed, Purpose.ESTIMATE, chunk=index))
+            c, x = checked_sample(self.generator, size, stream(self.seed, Purpose.ESTIMATE, chunk=index))
             yield np.asarray(c, dtype=np.float64), np.asarray(x, dtype=np.float64)
 
     @cached_property
@@ -116,16 +117,21 @@ class Stream:
         shares = np.array([self.sums[part][0] for part in range(PARTS)])
         Y = np.stack([self.residual(fit, part, V) / shares[part] for part in range(PARTS)])  # R_p V
         mean = np.einsum("p,pij->ij", shares / shares.sum(), Y)
-        trace = float(np.sum(V * mean)) / PROBES
-        if trace <= 0.0:
+        trace = np.einsum("ij,ij->j", V, mean)  # of R, for every probe
+        if trace.sum() <= 0.0:
             return {"sample": 0.0, "generator": 0.0, "error": 0.0}
         products = np.einsum("pij,qij->pqj", Y, Y)
-        pairs = products[~np.eye(PARTS, dtype=bool)].mean(axis=0)  # tr R_p R_q, for every probe
-        scale = N / trace**2
+        pairs = products[~np.eye(PARTS, dtype=bool)].mean(axis=0)  # tr R_p R_q
+
+        def variance(squares: Array, probes: Any) -> float:
+            return float(N * squares[probes].mean() / trace[probes].mean() ** 2 - 1)
+
+        every = np.arange(PROBES)
+        left_out = np.array([variance(pairs, np.delete(every, i)) for i in every])
         return {
-            "sample": scale * float(np.sum(mean**2)) / PROBES - 1,
-            "generator": scale * float(pairs.mean()) - 1,
-            "error": scale * float(pairs.std(ddof=1)) / np.sqrt(PROBES),
+            "sample": variance(np.einsum("ij,ij->j", mean, mean), every),
+            "generator": variance(pairs, every),
+            "error": float(jackknife(np.asarray(0.0), left_out).error),
         }
 
 

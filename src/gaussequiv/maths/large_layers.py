@@ -16,12 +16,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import threadpoolctl
 
 from gaussequiv.errors import InputError, integer
 from gaussequiv.maths import averages
 from gaussequiv.maths.activations import Activation, Erf, Homogeneous, Linear
 from gaussequiv.maths.averages import TERMS, Array
+from gaussequiv.maths.threads import one_blas_thread
 
 BLOCK = 1024  # rows of a block
 SLICE = 8192  # rows whose averages are taken together
@@ -107,7 +107,7 @@ class LayerCovariance:
         columns = X.reshape(len(X), -1)
         starts = range(0, len(X), BLOCK)
         total = np.zeros(columns.shape)
-        with threadpoolctl.threadpool_limits(1), ThreadPoolExecutor(self.threads) as pool:
+        with one_blas_thread, ThreadPoolExecutor(self.threads) as pool:
             for first, part in pool.map(lambda start: self._row(start, columns), starts):
                 total[first:] += part
         return total.reshape(X.shape)

@@ -156,8 +156,11 @@ class OperatorModel:
         rho, U = _largest(rest, N, rank, rng) if rank else (np.zeros(0), np.zeros((N, 0)))
         probes = rng.standard_normal((N, PROBES**2))
         found = product(self.Omega, probes)
+        explained = np.einsum("ij,ij->i", linear @ inverse, linear) + U**2 @ rho
+        own = diagonal is not None and diagonal is self.diagonal  # then a replicate has its own
         if diagonal is not None:
-            left = _vector("diagonal", diagonal, N) - np.einsum("ij,jk,ik->i", linear, inverse, linear) - U**2 @ rho
+            diagonal = _vector("diagonal", diagonal, N)
+            left = diagonal - explained
         else:
             left = np.full(N, float(np.sum(probes * (found - known(probes)))) / (N * PROBES**2) - rho.sum() / N)
         left = left.clip(0.0)
@@ -180,7 +183,10 @@ class OperatorModel:
             self.mean_c,
             provenance=about,
             tried=True,
-            without=None if without is None else lambda i: _reduced(without(i), rank, diagonal is not None, seed),
+            diagonal=explained + left,
+            without=None
+            if without is None
+            else lambda i: _reduced(without(i), rank, None if own else diagonal, own, seed),
             parts=self.parts,
         )
 
@@ -278,8 +284,8 @@ def product(A: "LinearOperator | Array", X: Array) -> Array:
     return np.moveaxis(result.reshape(-1, *columns.shape[1:]), 0, -2)
 
 
-def _reduced(model: OperatorModel, rank: int, diagonal: bool, seed: int) -> OperatorModel:
-    return model.low_rank_plus_diagonal(rank, model.diagonal if diagonal else None, seed)
+def _reduced(model: OperatorModel, rank: int, diagonal: Array | None, own: bool, seed: int) -> OperatorModel:
+    return model.low_rank_plus_diagonal(rank, model.diagonal if own else diagonal, seed)
 
 
 def _largest(times: Callable[[Array], Array], N: int, rank: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -313,6 +319,8 @@ def _vector(name: str, value: Any, size: int) -> Array:
         array = np.zeros(size) if value is None else np.array(value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is not an array of numbers ({error})") from error
+    if array.shape != (size,):
+        raise InputError(f"{name} has shape {array.shape}; expected ({size},)")
     if not np.isfinite(array).all():
         raise InputError(f"{name} holds a NaN or an infinity; expected finite numbers")
     array.flags.writeable = False

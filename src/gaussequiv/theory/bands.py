@@ -51,8 +51,8 @@ def with_band(curve: Curve, problem: P, solve: Callable[[P], Curve], first_order
     first_order = first_order and isinstance(model, GaussianModel)
     make: Any = _first_order if first_order else type(model).replicate
     names = [name for name in (ONLINE if isinstance(problem, OnlineSGD) else BATCH) if name in curve.data]
-    full = solve(replace(problem, model=make(model, -1)) if first_order else problem)
     try:
+        full = solve(replace(problem, model=make(model, -1)) if first_order else problem)
         curves = [solve(replace(problem, model=make(model, g))) for g in range(model.count_of_replicates)]
     except InputError as error:  # at the edge of what a model may be, as that of a linear generator
         return _noted(curve, f"no band: a model without one sixteenth of the samples is refused ({error})")
