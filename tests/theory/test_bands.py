@@ -1,5 +1,7 @@
 """The errors of an estimated model are those of what is predicted from it: they cover, and the bias is the one that is seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ import gaussequiv as ge
 from gaussequiv import generators
 from gaussequiv.errors import InputError
 from gaussequiv.models.curves import Curve
+from gaussequiv.models.replicates import Replicates
 from gaussequiv.theory import bands, batch, online
 
 N, D = 40, 12
@@ -158,6 +161,23 @@ def test_the_edge_of_what_a_model_may_be_has_a_band():
     np.testing.assert_allclose(curve.data.test_error_se[1:], 0, atol=1e-6)  # it is found without error
     noisy = ge.FullBatch(linear, ge.Perceptron(np.ones(D), noise=0.1), loss="square", penalty=0.1)
     np.testing.assert_allclose(ge.predict(noisy, alpha=ALPHA).data.test_error_se, 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("kind", ["online", "batch"])
+def test_replicates_that_are_the_model_have_neither_error_nor_bias(model, kind, first_order):
+    """What solving by other means adds is the same for all, and must not count as a bias, fifteen times."""
+    same = replace(
+        model, replicates=Replicates({name: 0 * change for name, change in model.replicates.changes.items()})
+    )
+    problem = online_problem(same) if kind == "online" else batch_problem(same)
+
+    def solve(one):
+        return ge.predict(one, band=False, **({"times": TIMES} if kind == "online" else {"alpha": ALPHA}))
+
+    data = bands.with_band(solve(problem), problem, solve, first_order=first_order).data
+    assert np.abs(data.test_error_bias).max() < 1e-14
+    assert data.test_error_se.max() < 1e-14
 
 
 @pytest.mark.slow
