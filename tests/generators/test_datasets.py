@@ -134,7 +134,7 @@ DAMAGED = {
     "half an npz": "cut.npz is not a complete .npz file",
     "half an npy": "cut.npy is not a complete .npy file",
     "an empty file": "empty.npy is not a complete .npy file",
-    "text": "text.npy holds Python objects|is not a complete .npy file",
+    "text": r"text\.npy is not a complete \.npy file; make it again",
     "a pickle": "is not a complete .safetensors file",
     "half an IDX file": "cut-idx3 is damaged",
     "words": "is an array of dtype <U1; expected real numbers",

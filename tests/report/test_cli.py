@@ -469,6 +469,7 @@ WRONG = {
     "name of the weights": (["train", "dcgan", "--data", ".", "--out", "x.pt"], "ends in .safetensors"),
     "unknown command": (["predikt"], "no such command 'predikt'"),
     "unknown option": (["demo", "--sed", "3"], "no such option: --sed"),
+    "a word for a number": (["estimate", "--rtol", "abc"], "error: --rtol: input should be a valid number"),
     "picture": (["generators", "show", "no-such-name", "--out", "a.jpg"], "cannot be saved as 'a.jpg'"),
     "no argument": (["generators", "show"], "missing parameter: name; see --help"),
     "no section": (["predict", "--set", "learning="], "learning = '': expected a section of settings"),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gaussequiv.code import words
 from gaussequiv.errors import InputError, integer
 from gaussequiv.generators import composition
 from gaussequiv.generators.generator import Generator
@@ -245,13 +246,14 @@ def _read_arrays(path: Path, key: str | None) -> Array:
     except InputError:
         raise
     except (OSError, ValueError, EOFError, TypeError, SafetensorError, zipfile.BadZipFile) as error:
-        if "pickle" in str(error).lower() and path.read_bytes()[:6].startswith((b"\x93NUMPY", b"PK")):
+        pickled = "pickle" in str(error).lower()
+        if pickled and path.read_bytes()[:6].startswith((b"\x93NUMPY", b"PK")):
             raise InputError(
                 f"{path} holds Python objects, which are not read as they could run code; expected numbers, saved as an array of "
                 "one dtype such as float32"
             ) from error
-        sentence = str(error).strip().split("\n")[0]
-        raise InputError(f"{path} is not a complete {path.suffix} file ({sentence}); make it again") from error
+        sentence = "" if pickled else f" ({words(error)})"  # NumPy takes any other bytes for a pickle
+        raise InputError(f"{path} is not a complete {path.suffix} file{sentence}; make it again") from error
 
 
 def _read_array(path: Path, key: str | None) -> Array:

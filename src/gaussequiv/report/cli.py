@@ -382,7 +382,9 @@ def main() -> None:
         sys.exit(app(standalone_mode=False) or 0)
     except USAGE as error:
         message = str(error).strip()  # empty where the help was printed in its place
-        sys.exit(_fail(_lowered(message), 2, debug, error) if message else 2)
+        parameter = getattr(error, "param", None)
+        named = "" if parameter is None or parameter.opts[-1] in message else f"{parameter.opts[-1]}: "
+        sys.exit(_fail(named + _lowered(message), 2, debug, error) if message else 2)
     except typer.Abort:
         sys.exit(130)
     except InputError as error:
