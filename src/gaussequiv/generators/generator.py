@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gaussequiv.errors import InputError, a_kind, integer
 from gaussequiv.generators import composition
 from gaussequiv.generators.calls import Call, NoTensorError
+from gaussequiv.generators.precision import full_precision
 from gaussequiv.generators.priors import GLOBAL, Prior, seeded_globally
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
@@ -215,7 +216,7 @@ class Generator:
     def _pushed(self, latents: Tensor) -> Tensor:
         """The same, with whatever state torch's random numbers have."""
         latents = latents.to(device=self.device, dtype=self.dtype)
-        with torch.inference_mode():
+        with torch.inference_mode(), full_precision:
             outputs = [self._outputs(batch).flatten(1) for batch in latents.split(self.batch_size)]
         if len({output.shape[1] for output in outputs}) > 1:
             raise InputError(

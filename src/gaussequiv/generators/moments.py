@@ -25,6 +25,7 @@ import scipy.linalg
 import torch
 
 from gaussequiv.errors import InputError
+from gaussequiv.generators.precision import full_precision
 from gaussequiv.maths.averages import Array
 
 Estimates = tuple[Array, ...]  # in the order of NAMES, the last two where the law of the latents is not known
@@ -235,15 +236,18 @@ class OnDevice(Accumulator):
     def _multiply(self, inputs: torch.Tensor, mean: Array, shift: Array, latents: Array) -> None:
         dtype = torch.float32 if self.products is np.float32 else torch.float64
         rows = torch.cat([inputs - self._there(mean), self._there(shift)[None]]).to(dtype)
-        for sums, factor in zip(self.totals, (rows, self._there(latents, dtype)), strict=True):
-            if dtype == torch.float64:
-                sums.addmm_(rows.T, factor)
-            else:
-                sums.add_(rows.T @ factor)
+        with full_precision:
+            for sums, factor in zip(self.totals, (rows, self._there(latents, dtype)), strict=True):
+                if dtype == torch.float64:
+                    sums.addmm_(rows.T, factor)
+                else:
+                    sums.add_(rows.T @ factor)
 
     def _sums(self) -> tuple[Array, Array]:
-        xx, xc = (sums.cpu().numpy() for sums in self.totals)
-        return _mirrored(xx), xc.copy()
+        xx, xc = self.totals
+        lower = torch.tril(xx)
+        lower += torch.tril(xx, -1).T
+        return lower.cpu().numpy().copy(), xc.cpu().numpy().copy()
 
 
 def _mirrored(matrix: Array) -> Array:
