@@ -9,9 +9,9 @@ import torch
 class _FullPrecision:
     """A context without TensorFloat-32, and without algorithms whose sums have no order.
 
-    cuDNN computes convolutions with 11 bits unless it is told not to (a trained DCGAN is off by one percent then), and some of its
-    algorithms add in another order each time. The first thread that enters sets it, and the last that leaves restores what
-    the first one found.
+    cuDNN computes convolutions with 11 bits unless it is told not to (a trained DCGAN is off by one percent then), and some
+    of its algorithms add in another order each time. The first thread that enters sets it, and the last that leaves restores
+    what the first one found.
     """
 
     def __init__(self) -> None:
