@@ -22,7 +22,7 @@ MAY_IMPORT = {
 LIBRARIES = {
     "torch": {"generators", "simulation"},
     "matplotlib": {
-        f"report/figures/{name}.py" for name in ("__init__", "curves", "drawing", "full_batches", "sources")
+        f"report/figures/{name}.py" for name in ("__init__", "curves", "drawing", "full_batches", "sources", "verdicts")
     },
     "typer": {"report/cli.py"},
 }

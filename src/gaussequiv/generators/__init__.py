@@ -4,9 +4,16 @@ from gaussequiv.generators.adapters import from_code as from_code
 from gaussequiv.generators.adapters import from_flow as from_flow
 from gaussequiv.generators.adapters import from_onnx as from_onnx
 from gaussequiv.generators.adapters import load_weights as load_weights
+from gaussequiv.generators.certificate import Certificate as Certificate
+from gaussequiv.generators.certificate import certificate as certificate
+from gaussequiv.generators.certificate import norm_bound as norm_bound
 from gaussequiv.generators.conformance import check_generator as check_generator
 from gaussequiv.generators.datasets import Dataset as Dataset
 from gaussequiv.generators.datasets import dataset as dataset
+from gaussequiv.generators.equivalence import Verdict as Verdict
+from gaussequiv.generators.equivalence import check as check
+from gaussequiv.generators.equivalence import check_families as check_families
+from gaussequiv.generators.equivalence import families as families
 from gaussequiv.generators.estimation import estimate as estimate
 from gaussequiv.generators.estimation import estimate_shard as estimate_shard
 from gaussequiv.generators.estimation import field_covariances as field_covariances

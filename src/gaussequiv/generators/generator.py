@@ -224,6 +224,21 @@ class Generator:
             )
         return torch.cat(outputs)
 
+    def differentiable(self, latents: Tensor) -> Tensor:
+        """The same map with gradients, of latents (n, D) on the generator's device and in its dtype.
+
+        Raises:
+            InputError: the module has no gradient, or is random.
+
+        """
+        if self.stochastic:
+            raise InputError(f"{self.name} is stochastic; expected a map with a gradient")
+        with self._forked(), torch.enable_grad(), full_precision:
+            outputs = self._outputs(latents).flatten(1)
+        if not outputs.requires_grad:
+            raise InputError(f"{self.name} has no gradient with respect to its latents; expected a torch map")
+        return outputs
+
     def latents(self, n: int, rng: np.random.Generator) -> Tensor:
         """Draw `n` flat latents from their law: (n, D), in double precision."""
         if isinstance(self.prior, Prior):

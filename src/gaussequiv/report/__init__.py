@@ -3,14 +3,27 @@
 This module stays empty of imports: `gaussequiv --help` passes through it.
 """
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from gaussequiv.generators.equivalence import Verdict
     from gaussequiv.models.curves import Curve
     from gaussequiv.models.sweeps import Curves
     from gaussequiv.report.batches import BatchComparison
     from gaussequiv.report.comparison import Comparison
     from gaussequiv.report.grids import Compared, GridComparison
+
+
+def draw_verdict(verdict: "Verdict", path: "str | Path | None" = None) -> Any:
+    """The figure of a verdict, which is saved if a path is given: as PNG, PDF or SVG."""
+    from gaussequiv.report import figures
+
+    figure = figures.verdict(verdict)
+    if path is not None:
+        figures.save(figure, path)
+    return figure
 
 
 @overload

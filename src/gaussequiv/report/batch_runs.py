@@ -18,6 +18,7 @@ from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
 from gaussequiv.report.problems import teacher_of
+from gaussequiv.report.said import said
 from gaussequiv.report.stages import MODEL, Stages, digest
 from gaussequiv.report.teachers import centred, fingerprint, from_code, load, save
 from gaussequiv.theory import predict
@@ -35,7 +36,7 @@ class BatchRun(Stages):
     """An experiment of full-batch learning in its directory; its files end in `-batch`, beside those of online learning."""
 
     suffix: ClassVar[str] = "-batch"
-    sections: ClassVar[tuple[str, ...]] = SIMULATED
+    sections: ClassVar[tuple[str, ...]] = (*SIMULATED, "check")
 
     @cached_property
     def problem(self) -> FullBatch:
@@ -103,10 +104,10 @@ class BatchRun(Stages):
         e, estimate = self.experiment.batch, self.experiment.estimate
         if on == "inputs" and self.experiment.features.kind != "none":
             function, on = self._below_features(function)
-        drawn = self._key("teacher") if e.teacher == "two-layer" else e.teacher_seed
+        drawn = self.key_of("teacher") if e.teacher == "two-layer" else e.teacher_seed
         path, key = (
             self.folder / "teacher-batch.safetensors",
-            digest(self._key(*MODEL), e.teacher, drawn, e.teacher_on, e.measured_on, e.labels, known_by),
+            digest(self.key_of(*MODEL), e.teacher, drawn, e.teacher_on, e.measured_on, e.labels, known_by),
         )
         found = load(path, key, function if isinstance(function, Lookup) else Labelled(function, on))
         if found is not None:
@@ -141,9 +142,9 @@ class BatchRun(Stages):
         taught = ("teacher",) if self.experiment.batch.teacher == "two-layer" and "batch" in parts else ()
         return (*super()._beside(*parts), *taught)
 
-    def _key(self, *parts: str) -> str:
+    def key_of(self, *parts: str) -> str:
         """With a teacher of the user's own code also of its labels."""
-        key = super()._key(*parts)
+        key = super().key_of(*parts)
         return digest(key, self._fingerprint) if "batch" in parts and self.experiment.batch.from_code else key
 
     @cached_property
@@ -224,7 +225,8 @@ class BatchRun(Stages):
             if name in drawn:
                 pictures[name] = (figures.svg(drawn[name]), f"Test error of {name.removesuffix('-map')}. {MAP}")
         html = self.folder / "index-batch.html"
-        page.write(html, comparison, {**pictures, **self._pictures()}, self.details, twin)
+        check = said(self.folder, self.suffix)
+        page.write(html, comparison, {**pictures, **self._pictures()}, self.details, twin, check)
         return [*self._saved(drawn), html]
 
     @property

@@ -217,6 +217,51 @@ def compare(
         show_comparison(run)
 
 
+@app.command()
+def check(
+    kind: Kind = None,
+    file: File = None,
+    generator: Name = None,
+    settings: Settings = None,
+    out: Out = None,
+    allow_code: AllowCode = False,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Short for --set check.samples=N; more go on from there.")
+    ] = None,
+) -> None:
+    """Say whether the Gaussian equivalence holds for the student as it begins and as it is trained; exit code 1 if violated."""
+    overrides = [*(settings or []), *([f"check.samples={samples}"] if samples is not None else [])]
+    with _run(kind, file, generator, overrides, out, allow_code) as run:
+        from gaussequiv.report.checks import Checks
+
+        checks = Checks.of(run)
+        for line in checks.lines:
+            say(line)
+        say("written: " + ", ".join(map(str, checks.write())))
+        violated = checks.violated
+    if violated:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="rate: how fast fields become Gaussian as N grows.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Its folder (default: gaussequiv-NAME).")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Threads.")] = 1,
+    small: Annotated[bool, typer.Option("--small", help="Smaller sizes, in a minute.")] = False,
+) -> None:
+    """Compute a figure of the documentation anew; the same command again goes on."""
+    from gaussequiv.report.reproduce import reproduced
+
+    with _progress() as report:
+        lines, written = reproduced(name, out or Path(f"gaussequiv-{name}"), workers, small, report)
+    for line in lines:
+        say(line)
+    say("written: " + ", ".join(map(str, written)))
+
+
 @generators_app.callback()
 def generators_default(context: typer.Context) -> None:
     """List the zoo, or show one generator."""

@@ -14,6 +14,7 @@ from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import Inputs, OnlineSGD, log_times
 from gaussequiv.models.sweeps import Curves, Sweep
 from gaussequiv.report.problems import online_problem
+from gaussequiv.report.said import said
 from gaussequiv.report.stages import MODEL, Stages, versions
 from gaussequiv.theory import predict
 
@@ -28,7 +29,7 @@ class Run(Stages):
     """An experiment of online learning in its directory."""
 
     suffix: ClassVar[str] = ""
-    sections: ClassVar[tuple[str, ...]] = (*PROBLEM, "theory", "simulation")
+    sections: ClassVar[tuple[str, ...]] = (*PROBLEM, "theory", "check", "simulation")
 
     def __post_init__(self) -> None:
         if self.experiment.features.kind == "trained":
@@ -116,7 +117,7 @@ class Run(Stages):
         hollow = "; open points: the same training on the Gaussian twin" if twin is not None else ""
         caption = f"Theory (lines) and one-pass SGD (points, standard errors over seeds{hollow}). {comparison.caption}"
         pictures = {"curve": (figures.svg(figures.compared(comparison, twin)), caption), **self._pictures()}
-        page.write(html, comparison, pictures, self.details, twin)
+        page.write(html, comparison, pictures, self.details, twin, said(self.folder, self.suffix))
         return [*written, html]
 
     def _simulated(self, inputs: Inputs, stage: str) -> Curve | Curves:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,16 @@ from gaussequiv import __version__
 from gaussequiv.models.storage import atomic_write_text
 from gaussequiv.report.batches import BatchComparison
 from gaussequiv.report.grids import Compared, GridComparison, table
+
+if TYPE_CHECKING:
+    from gaussequiv.generators.equivalence import Verdict
+    from gaussequiv.report.checks import Checks
+
+KINDS = {"consistent": "", "violated": " departs", "inconclusive": " undecided"}
+CHECKED = (
+    "Fields and their worst direction beside the normal density (first samples), and every distance and effect with its 95 % "
+    "interval in units of its tolerance."
+)
 
 CSS = """
 :root { color-scheme: light; }
@@ -37,6 +47,7 @@ def write(
     figures: Mapping[str, tuple[str, str]],
     details: Mapping[str, Any],
     twin: Compared | None = None,
+    check: str | None = None,
 ) -> None:
     """Write the page of a comparison.
 
@@ -46,6 +57,7 @@ def write(
         figures: SVG text and caption by name; "curve" comes first, the others side by side below it.
         details: plain values shown at the end (experiment, model, versions).
         twin: the same on the Gaussian twin.
+        check: what the last check said of the equivalence.
 
     """
     kind = "" if comparison.agrees else " departs"
@@ -54,13 +66,11 @@ def write(
     first = [_figure(*figures[name]) for name in figures if name == "curve"]
     others = [_figure(*figures[name]) for name in figures if name != "curve"]
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>gaussequiv: {escape(comparison.subject)}</title><style>{CSS}</style></head><body>",
+        *_head(f"gaussequiv: {comparison.subject}"),
         f"<h1>Learning on {escape(comparison.subject)}: Gaussian theory and real training</h1>",
         f'<p class="verdict{kind}">{escape(comparison.summary)}</p>',
         *([f"<p>On the Gaussian twin: {escape(twin.summary)}</p>"] if twin is not None else []),
+        *([f"<p>Whether the Gaussian equivalence holds (`gaussequiv check`): {escape(check)}</p>"] if check else []),
         *(f'<p class="warning">Warning: {escape(warning)}</p>' for warning in _warnings(comparison, twin)),
         *first,
         f'<div class="pair">{"".join(others)}</div>',
@@ -73,6 +83,69 @@ def write(
         f"<p><small>gaussequiv {escape(__version__)}; theory of {_authors(comparison)}.</small></p></body></html>",
     ]
     atomic_write_text(Path(path), "\n".join(parts) + "\n")
+
+
+def write_check(path: str | Path, checks: "Checks", drawn: Mapping[str, str]) -> None:
+    """Write the page of a check: the verdicts, their figures, the battery, other weights, the certificate, the structure.
+
+    Args:
+        path: the HTML file.
+        checks: of an experiment.
+        drawn: SVG text by the names of the weights.
+
+    """
+    subject = f"Does the Gaussian equivalence hold for {checks.run.source.name}?"
+    parts = [
+        *_head(f"gaussequiv: {subject}"),
+        f"<h1>{escape(subject)}</h1>",
+    ]
+    for name, figure in drawn.items():
+        found = checks.verdicts[name]
+        parts += [
+            f"<h2>{escape(name)}</h2>",
+            f'<p class="verdict{KINDS[found.word.value]}">{escape(found.sentence)}</p>',
+            _figure(figure, CHECKED),
+            _battery(found),
+        ]
+    if checks.beside:
+        rows = [[escape(name), escape(checks.verdicts[name].sentence)] for name in checks.beside]
+        parts += ["<h2>Other weights, for comparison</h2>", _table(["weights", "verdict"], rows, None)]
+    parts += [
+        "<h2>Bounds and structure</h2>",
+        *(f"<p>{escape(line)}</p>" for line in checks.bounds),
+        "<h2>How it was made</h2>",
+        f"<pre>{escape(json.dumps(dict(checks.run.details), indent=1, sort_keys=True))}</pre>",
+        f"<p><small>gaussequiv {escape(__version__)}.</small></p></body></html>",
+    ]
+    atomic_write_text(Path(path), "\n".join(parts) + "\n")
+
+
+def _battery(found: "Verdict") -> str:
+    """The table of all statistics."""
+    rows = []
+    for f in found.findings:
+        scale, unit = (100, " %") if f.relative else (1, "")
+        rows.append(
+            [
+                f.name,
+                f"{scale * f.value:.3g}{unit}",
+                f"{scale * f.low:.3g} to {scale * f.high:.3g}",
+                "" if f.tolerance is None else f"{scale * f.tolerance:g}{unit}",
+                "" if f.tolerance is None else f.said,
+                "" if np.isnan(f.p) else f"{f.p:.2g}",
+                "" if np.isnan(f.p_holm) else f"{f.p_holm:.2g}",
+            ]
+        )
+    return _table(["statistic", "value", "95 % interval", "tolerance", "", "p", "p of all"], rows, None)
+
+
+def _head(title: str) -> list[str]:
+    return [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title><style>{CSS}</style></head><body>",
+    ]
 
 
 def _warnings(comparison: Compared, twin: Compared | None) -> list[str]:

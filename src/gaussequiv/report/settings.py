@@ -142,6 +142,7 @@ class GridSection(Section):
 
 
 SCHEDULES: dict[str, type[Section]] = {"step": StepSection, "power": PowerSection, "exponential": ExponentialSection}
+LEAST_GRADIENTS = 50
 TEACHERS = ("perceptron", "two-layer")  # of full-batch learning; others come from code
 SHAPES = ("number", "axis", "word", "schedule", "grid")  # what a value may be: a number, a list of them, a word, tables
 
@@ -356,6 +357,33 @@ class SimulationSection(Section):
     device: str = "cpu"
 
 
+class CheckSection(Section):
+    """Whether the Gaussian equivalence holds: for the student as it begins, as training leaves it, and for others beside.
+
+    `trained` are shares of the training (online) or sample complexities (full batch) at which the trained student is looked at.
+    `beside` are families of weights that are shown for comparison; what they say does not decide. `gradients` is their number
+    for the certificate, 0 for none.
+    """
+
+    samples: int = Field(default=100_000, ge=4_096)
+    seed: Seed = 0
+    workers: int = Field(default=1, ge=1)
+    tolerance: float = Field(default=0.05, gt=0)
+    effect: float = Field(default=0.01, gt=0)
+    trained: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.01, 0.1, 1.0), strict=False)
+    beside: tuple[Literal["random", "ones", "top", "columns", "sparse"], ...] = Field(
+        default=("ones", "top", "columns", "sparse"), strict=False
+    )
+    gradients: int = Field(default=400, ge=0)
+
+    @field_validator("gradients")
+    @classmethod
+    def _enough(cls, gradients: int) -> int:
+        if 0 < gradients < LEAST_GRADIENTS:
+            raise ValueError(f"expected at least {LEAST_GRADIENTS} gradients, or 0 for no certificate")
+        return gradients
+
+
 class Experiment(Section):
     """A whole experiment; every section and every value has a default: the demo, after the paper's own experiment."""
 
@@ -368,6 +396,7 @@ class Experiment(Section):
     times: TimesSection = TimesSection()
     theory: TheorySection = TheorySection()
     batch: BatchSection = BatchSection()
+    check: CheckSection = CheckSection()
     simulation: SimulationSection = SimulationSection()
 
     @model_validator(mode="after")

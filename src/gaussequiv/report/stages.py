@@ -164,7 +164,7 @@ class Stages(abc.ABC):
         """The student of the experiment after one-pass SGD on the generator's inputs: its first layer are the features."""
         from gaussequiv import simulation
 
-        path, key = self.folder / "features.safetensors", self._key(*MODEL)
+        path, key = self.folder / "features.safetensors", self.key_of(*MODEL)
         if path.is_file():
             network, provenance = TwoLayer.load_with_provenance(path)
             if provenance.get("key") == key:
@@ -251,7 +251,7 @@ class Stages(abc.ABC):
         )
 
     def _model(self, name: str, parts: tuple[str, ...], compute: Callable[[], GaussianModel]) -> GaussianModel:
-        path, key = self.folder / name, self._key(*parts)
+        path, key = self.folder / name, self.key_of(*parts)
         if path.is_file():
             model = GaussianModel.load(path)
             if model.provenance.get("key") == key:
@@ -358,7 +358,7 @@ class Stages(abc.ABC):
         return self._saved({"convergence": figures.convergence(found)}) if found and len(found["rows"]) > 1 else []
 
     def _curve(self, name: str, parts: tuple[str, ...], compute: Callable[[], T]) -> T:
-        path, key = self.folder / name, self._key(*parts)
+        path, key = self.folder / name, self.key_of(*parts)
         if path.is_file():
             curve = load(path)
             if curve.data.attrs.get("key") == key:
@@ -410,11 +410,11 @@ class Stages(abc.ABC):
             "seed": e.seed,
             "test_samples": e.test_samples,
             "device": e.device,
-            "checkpoint": self.folder / f"{stage}-{self._key(*parts)[:12]}.partial",
+            "checkpoint": self.folder / f"{stage}-{self.key_of(*parts)[:12]}.partial",
             "progress": lambda done, of: self.progress(stage, done, of),
         }
 
-    def _key(self, *parts: str) -> str:
+    def key_of(self, *parts: str) -> str:
         """Hash of the sections that a stage depends on, of the weights or data, and of the version."""
         values = self.experiment.model_dump(mode="json", include={*parts, *self._beside(*parts)})
         for section in ("estimate", "theory"):

@@ -12,6 +12,7 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.problems import Inputs, OnlineSGD
 from gaussequiv.models.sweeps import Curves, Sweep
 from gaussequiv.simulation import batch, online
+from gaussequiv.simulation.batch import fit as fit
 from gaussequiv.simulation.online import simulate_many as simulate_many
 from gaussequiv.simulation.online import train as train
 

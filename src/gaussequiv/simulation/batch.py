@@ -136,6 +136,43 @@ def simulate(
     return _curve(axes, results, provenance, grid, problem.learned)
 
 
+def fit(
+    problem: FullBatch,
+    inputs: Inputs,
+    *,
+    alpha: float,
+    penalty: float | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+) -> Array:
+    r"""The weights w (N,) that minimise $\sum_\mu \ell(y_\mu, w \cdot x_\mu / \sqrt N) + \frac\lambda2 |w|^2$ on alpha N samples.
+
+    The samples are those of no simulation, whatever its seed.
+
+    Args:
+        problem: a `FullBatch`.
+        inputs: a `Generator`, or the model itself.
+        alpha: n / N, rounded to whole numbers n.
+        penalty: lambda; that of the problem if left out.
+        seed: of the samples.
+        device: where products and factors are computed.
+
+    Raises:
+        InputError: as `simulate`, or no minimum.
+
+    """
+    N = problem.model.input_dim
+    (count,) = _counts([alpha], N)
+    _, grid = _penalties(problem, penalty, np.array([count]) / N)
+    x, y = _Data(problem, inputs, integer("seed", seed, least=0), device_of(device)).draw(
+        int(count), Purpose.PRETRAIN, 0
+    )
+    w, (certificate,) = minimised(problem.learned, x, y, [float(grid.ravel()[0])])
+    if not certificate <= CERTIFIED:
+        raise InputError(f"there is no minimum at alpha = {alpha:g} without a penalty; give one")
+    return np.asarray(w[0].cpu().numpy())
+
+
 def _counts(alpha: Any, N: int) -> Array:
     """Numbers of samples n = alpha N, rounded, (alphas,)."""
     grid = checked_grid("alpha", alpha, positive=True)

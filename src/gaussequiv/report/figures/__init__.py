@@ -9,6 +9,7 @@ from gaussequiv.report.figures.curves import LINES, MARKERS, MOST_ROWS, learning
 from gaussequiv.report.figures.drawing import COLOURS, figure_path, save, svg
 from gaussequiv.report.figures.full_batches import full_batch, has_heat_map, heat_map
 from gaussequiv.report.figures.sources import convergence, portrait, samples, spectrum
+from gaussequiv.report.figures.verdicts import rate, verdict
 from gaussequiv.report.grids import Compared, GridComparison
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "heat_map",
     "learning_curve",
     "portrait",
+    "rate",
     "samples",
     "save",
     "spectrum",
     "svg",
     "sweep",
     "theory_curve",
+    "verdict",
 ]
 
 

@@ -1,0 +1,288 @@
+"""The check of an experiment: verdicts for its student as it begins and as it is trained, and for other weights beside."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gaussequiv.errors import InputError
+from gaussequiv.generators import Certificate, Dataset, Generator, certificate, check_families, families
+from gaussequiv.generators import norm_bound as norm_bound_of
+from gaussequiv.generators.certificate import NormBound, single_layer_of
+from gaussequiv.generators.equivalence import Verdict, networks
+from gaussequiv.maths.averages import Array
+from gaussequiv.models.gaussian import GaussianModel
+from gaussequiv.models.networks import TwoLayer
+from gaussequiv.models.problems import OnlineSGD
+from gaussequiv.models.storage import atomic_write_text, load_arrays, save_arrays
+from gaussequiv.models.teachers import Perceptron
+from gaussequiv.report.batch_runs import BatchRun
+from gaussequiv.report.experiments import PROBLEM, Run
+
+LARGEST = 0.1  # share of the largest eigenvalue in the trace beyond which a mode is an outlier
+FEW = 30  # latents
+KIND = "weights of a trained score"
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Verdicts of an experiment.
+
+    Args:
+        run: the experiment in its directory.
+        deciding: students by name: as it begins, and as training leaves it.
+        beside: families of weights.
+        teacher: that they have, or None if it has no fields.
+
+    """
+
+    run: Run | BatchRun
+    deciding: Mapping[str, Any]
+    beside: Mapping[str, Any]
+    teacher: Any
+
+    @classmethod
+    def of(cls, run: Run | BatchRun) -> "Checks":
+        """The students of an experiment; trains where that is not done."""
+        if isinstance(run, BatchRun):
+            return cls._of_batch(run)
+        problem, e = run.problem, run.experiment.check
+        if not isinstance(problem, OnlineSGD):
+            raise InputError("a check is that of one student; give one value where the experiment has a list")
+        students: dict[str, Any] = {"student": problem.student}
+        for share in e.trained:
+            t = share * run.experiment.times.end
+            students[f"trained to t = {t:g}"] = _trained(run, problem, t)
+        weights = _families(run, problem.student.units)
+        return cls(run, students, networks(weights, problem.student), problem.teacher)
+
+    @classmethod
+    def _of_batch(cls, run: BatchRun) -> "Checks":
+        teacher = run.teacher if isinstance(run.teacher, Perceptron | TwoLayer) else None
+        students = {f"trained at alpha = {a:g}": _fitted(run, a) for a in run.experiment.check.trained}
+        return cls(run, students, {name: W[0] for name, W in _families(run, 1).items()}, teacher)
+
+    @property
+    def _on(self) -> str:
+        section: Any = "batch" if isinstance(self.run, BatchRun) else "learning"
+        return self.run.experiment.teacher_on(section) if self.teacher is not None else "latents"
+
+    @cached_property
+    def verdicts(self) -> dict[str, Verdict]:
+        """By name, the deciding ones first; from one pass over the generator."""
+        e = self.run.experiment.check
+        return check_families(
+            self.run.generator,
+            self.run.model,
+            {**self.deciding, **self.beside},
+            self.teacher,
+            teacher_on=self._on,
+            samples=e.samples,
+            seed=e.seed,
+            workers=e.workers,
+            tolerance=e.tolerance,
+            effect=e.effect,
+            folder=self.run.folder,
+            progress=lambda done, of: self.run.progress("check", done, of),
+        )
+
+    @property
+    def violated(self) -> bool:
+        """Whether the equivalence does not hold for the experiment's own weights."""
+        return any(self.verdicts[name].violated for name in self.deciding)
+
+    @cached_property
+    def certificate(self) -> Certificate | str:
+        """That of the first of the experiment's own students, or the reason why there is none."""
+        e = self.run.experiment.check
+        if not e.gradients:
+            return "no certificate was asked for (check.gradients = 0)"
+        if not isinstance(self.run.generator, Generator):
+            return "no certificate: the inputs are a data set, which is no map of latents"
+        first = next(iter(self.deciding.values()))
+        try:
+            return certificate(
+                self.run.generator,
+                first,
+                self.teacher,
+                teacher_on=self._on,
+                draws=e.gradients,
+                seed=e.seed,
+                progress=lambda done, of: self.run.progress("gradients", done, of),
+            )
+        except InputError as error:
+            return f"no certificate: {error}"
+
+    @cached_property
+    def norms(self) -> NormBound | None:
+        """The norm-only bound of the first unit of the first student, for a single layer."""
+        if not isinstance(self.run.generator, Generator):
+            return None
+        F, sigma = single_layer_of(self.run.generator)
+        if F is None or sigma is None:
+            return None
+        return norm_bound_of(F, sigma, _rows(next(iter(self.deciding.values())))[0])
+
+    @cached_property
+    def structure(self) -> dict[str, float]:
+        """Numbers of the generator and of the weights that the equivalence rests on."""
+        return structure(self.run.model, _rows(next(iter(self.deciding.values()))))
+
+    @property
+    def lines(self) -> list[str]:
+        """What is printed."""
+        texts = []
+        for name in self.deciding:
+            texts += str(self.verdicts[name]).splitlines()
+        if self.beside:
+            texts.append("for comparison, other weights:")
+            texts += [f"  {name}: {self.verdicts[name].sentence}" for name in self.beside]
+        return [*texts, *self.bounds]
+
+    @property
+    def bounds(self) -> list[str]:
+        """The certificate, the norm-only bound, the structure, and what is remarkable in it."""
+        texts = [str(self.certificate), *([str(self.norms)] if self.norms is not None else [])]
+        texts.append("structure: " + ", ".join(f"{name} {value:.3g}" for name, value in self.structure.items()))
+        return [*texts, *self._warnings]
+
+    @property
+    def _warnings(self) -> list[str]:
+        found, D = [], self.run.model.latent_dim
+        if 0 < D < FEW:
+            found.append(f"there are {D} latents only: fields stay non-Gaussian however large N is")
+        if self.structure["largest eigenvalue / trace"] > LARGEST:
+            found.append("one mode carries more than a tenth of the variance: its own law shows in every field")
+        return [f"note: {line}" for line in found]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All numbers, as plain JSON values."""
+        bound = self.certificate
+        return {
+            "verdicts": {
+                name: {
+                    "word": v.word.value,
+                    "sentence": v.sentence,
+                    "decides": name in self.deciding,
+                    "error": v.error,
+                    "findings": [asdict(finding) for finding in v.findings],
+                    **v.provenance,
+                }
+                for name, v in self.verdicts.items()
+            },
+            "certificate": bound
+            if isinstance(bound, str)
+            else {
+                "w1": bound.w1,
+                "tv": bound.tv,
+                "variance": bound.variance,
+                "error": bound.error,
+                "draws": bound.draws,
+            },
+            "structure": self.structure,
+        }
+
+    def write(self) -> list[Path]:
+        """Write the numbers, a figure for every verdict that decides, and the page; returns their paths."""
+        from gaussequiv.report import figures, page
+
+        folder, suffix = self.run.folder, self.run.suffix
+        numbers, html = folder / f"check{suffix}.json", folder / f"check{suffix}.html"
+        atomic_write_text(numbers, json.dumps(self.values, indent=1, sort_keys=True) + "\n")
+        drawn = {name: figures.verdict(self.verdicts[name]) for name in self.deciding}
+        paths = []
+        for number, figure in enumerate(drawn.values()):
+            paths.append(folder / f"check{suffix}-{number + 1}.png")
+            figures.save(figure, paths[-1])
+        page.write_check(html, self, {name: figures.svg(figure) for name, figure in drawn.items()})
+        return [numbers, *paths, html]
+
+
+def structure(model: GaussianModel, W: Array) -> dict[str, float]:
+    r"""Numbers that the equivalence rests on, of a model and the weights W (K, N) of a student.
+
+    Effective rank $(\mathrm{tr}\,\Omega)^2 / \mathrm{tr}\,\Omega^2$; share of the largest eigenvalue; the largest correlation of
+    two inputs; participation ratio $(\sum w^2)^2 / (N \sum w^4)$, 1/3 for Gaussian weights and 1/N for one input; the largest
+    weight in units of $\sqrt N$.
+    """
+    rho, N = model.spectrum, model.input_dim
+    size = np.sqrt(np.maximum(np.diag(model.Omega), 1e-300))
+    correlations = model.Omega / np.outer(size, size)
+    np.fill_diagonal(correlations, 0.0)
+    ratios = (W**2).sum(axis=1) ** 2 / (N * (W**4).sum(axis=1))
+    return {
+        "N": float(N),
+        "D": float(model.latent_dim),
+        "effective rank": float(rho.sum() ** 2 / (rho**2).sum()),
+        "largest eigenvalue / trace": float(rho.max() / rho.sum()),
+        "largest correlation of two inputs": float(np.abs(correlations).max()),
+        "participation ratio of the weights": float(ratios.min()),
+        "largest weight / sqrt(N)": float(np.abs(W).max() / np.sqrt(N)),
+    }
+
+
+def _rows(student: Any) -> Array:
+    return np.atleast_2d(np.asarray(getattr(student, "weights", student), dtype=float))
+
+
+def _families(run: Run | BatchRun, units: int) -> dict[str, Array]:
+    e = run.experiment.check
+    found = families(run.generator, run.model, units, e.seed)
+    missing = [name for name in e.beside if name not in found]
+    if missing and not isinstance(run.source, Dataset):
+        raise InputError(f"check.beside: there are no weights {', '.join(missing)} for this generator; leave them out")
+    return {name: found[name] for name in e.beside if name in found}
+
+
+def _trained(run: Run, problem: OnlineSGD, t: float) -> TwoLayer:
+    """The student after one-pass SGD until t, found again where it was trained before."""
+    from gaussequiv import simulation
+
+    seed, key = run.experiment.check.seed, run.key_of(*PROBLEM)
+    path = run.folder / f"student-at-{t:g}.safetensors"
+    if path.is_file():
+        network, provenance = TwoLayer.load_with_provenance(path)
+        if provenance.get("key") == key and provenance.get("seed") == seed:
+            return network
+    network = simulation.train(
+        problem,
+        run.generator,
+        time=t,
+        seed=seed,
+        device=run.experiment.simulation.device,
+        checkpoint=run.folder / f"student-at-{t:g}-{key[:12]}.partial",
+        progress=lambda done, of: run.progress(f"training to {t:g}", done, of),
+    )
+    network.save(path, {"key": key, "seed": seed, "time": t})
+    return network
+
+
+def _fitted(run: BatchRun, alpha: float) -> Array:
+    """The weights of the minimum at a sample complexity, at the penalty of the experiment, the middle one of several."""
+    from gaussequiv import simulation
+
+    given, seed = run.experiment.batch.penalty, run.experiment.check.seed
+    penalties = given if isinstance(given, tuple) else (given,)
+    middle = penalties[len(penalties) // 2]
+    if isinstance(middle, str):  # "optimal"
+        from gaussequiv.theory import predict
+
+        penalty = float(predict(run.problem, alpha=[alpha], penalty="optimal", band=False).data["penalty"][0])
+    else:
+        penalty = middle
+    key = run.key_of("generator", "estimate", "features", "batch")
+    path = run.folder / f"score-at-{alpha:g}.safetensors"
+    if path.is_file():
+        arrays, plain = load_arrays(path, KIND)
+        if (plain["key"], plain["seed"], plain["penalty"]) == (key, seed, penalty):
+            return arrays["weights"]
+    weights = simulation.fit(
+        run.problem, run.generator, alpha=alpha, penalty=penalty, seed=seed, device=run.experiment.simulation.device
+    )
+    save_arrays(path, KIND, {"weights": weights}, {"key": key, "seed": seed, "penalty": penalty})
+    return weights
