@@ -404,10 +404,9 @@ def _distance(name: str, found: Squared, tolerance: float) -> Finding:
 
 
 def _kurtosis(groups: list[Powers], total: Powers) -> Finding:
-    value, p = hermite.mardia_kurtosis(total)
-    left = np.array([hermite.mardia_kurtosis(total - group)[0] for group in groups])
-    half = _half(left)
-    return Finding("kurtosis", value, value - half, value + half, None, p, decides="nothing")
+    values, p = hermite.mardia_kurtosis([total, *(total - group for group in groups)])
+    value, half = float(values[0]), _half(values[1:])
+    return Finding("kurtosis", value, value - half, value + half, None, float(p[0]), decides="nothing")
 
 
 def _half(left: Array) -> float:

@@ -43,7 +43,7 @@ class Learner(abc.ABC):
 
     def covariance(self, model: GaussianModel) -> Array:
         """C of a Gaussian model, (L, L)."""
-        W, B = (rows / np.sqrt(rows.shape[1]) for rows in (self.student, self.teacher))
+        W, B = (rows / np.sqrt(max(rows.shape[1], 1)) for rows in (self.student, self.teacher))
         cross, own = (model.Omega, model.Omega) if self.on_inputs else (model.Phi, model.Psi)
         Q, R, T = W @ model.Omega @ W.T, W @ cross @ B.T, B @ own @ B.T
         return np.block([[Q, R], [R.T, T]])
@@ -198,7 +198,7 @@ def _drifts(student: TwoLayer, teacher: TwoLayer) -> bool:
 def _weights(name: str, given: Any, dim: int, of: str) -> Array:
     """Rows (units, dim)."""
     if given is None:
-        return np.zeros((0, max(dim, 1)))
+        return np.zeros((0, dim))
     try:
         rows = np.atleast_2d(np.asarray(getattr(given, "weights", given), dtype=float))
     except (TypeError, ValueError) as error:

@@ -12,12 +12,13 @@ A squared norm of averages is larger than the square of what is estimated. With 
 
     U = (|sum_g w_g h_g|^2 - sum_g w_g^2 |h_g|^2) / (1 - sum_g w_g^2),    w_g = n_g / n,
 
-a U-statistic of groups, and leaving out one group at a time gives its error.
+a U-statistic of groups; leaving out one group at a time gives its error, and the bias of order 1 / n that the whitening leaves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import combinations
 from math import comb, factorial
 from typing import Any
 
@@ -25,6 +26,8 @@ import numpy as np
 from scipy import stats
 
 from gaussequiv.maths.averages import Array
+
+STACK = 4_000_000  # numbers of tensors that are turned together
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,33 +89,48 @@ class Powers:
         A = (vectors / np.sqrt(values)) @ vectors.T
         return A, -A @ self.mean
 
-    def mapped(self, A: Array, b: Array) -> tuple[Array, Array, Array, Array]:
-        """Averages of products of one, two, three and four of the numbers A y + b, as full tensors."""
-        place, n = _place(self.dim), self.count
-        m1, m2 = self.mean, self.square
-        m3, m4 = self.third[place] / n, self.fourth[place][:, :, place] / n
-        m1, m2, m3, m4 = (_turned(tensor, A) for tensor in (m1, m2, m3, m4))
-        return (
-            m1 + b,
-            m2 + _symmetrised(m1, b) + np.multiply.outer(b, b),
-            m3 + _symmetrised(m2, b) + _symmetrised(m1, np.multiply.outer(b, b)) + _outer(b, 3),
-            m4
-            + _symmetrised(m3, b)
-            + _symmetrised(m2, np.multiply.outer(b, b))
-            + _symmetrised(m1, _outer(b, 3))
-            + _outer(b, 4),
-        )
 
-    def coefficients(self, A: Array, b: Array) -> tuple[Array, Array, Array, Array]:
-        r"""H_1 to H_4 of A y + b; $H_3 = M_3 - 3\, \delta m$ and $H_4 = M_4 - 6\, \delta M_2 + 3\, \delta\delta$, symmetrised."""
-        m1, m2, m3, m4 = self.mapped(A, b)
-        unit = np.eye(self.dim)
-        return (
+def coefficients(sums: Sequence[Powers], A: Array, b: Array) -> Iterator[tuple[Array, Array, Array, Array]]:
+    r"""H_1 to H_4 of A y + b for many sums, with A (..., d, d) and b (..., d) of each, as stacks of several at a time.
+
+    With the averages M_k of products, symmetrised, $H_3 = M_3 - 3\, \delta m$ and $H_4 = M_4 - 6\, \delta M_2 + 3\, \delta\delta$.
+    """
+    d, G = sums[0].dim, len(sums)
+    A, b = np.broadcast_to(A, (G, d, d)), np.broadcast_to(b, (G, d))
+    step = max(STACK // d**4, 1)
+    unit = np.eye(d)
+    for start in range(0, G, step):
+        some = slice(start, start + step)
+        m1, m2, m3, m4 = _mapped(sums[some], A[some], b[some])
+        units = np.broadcast_to(unit, (len(m1), d, d))
+        yield (
             m1,
             m2 - unit,
-            m3 - _symmetrised(unit, m1),
-            m4 - _symmetrised(unit, m2) + _symmetrised(unit, unit) / 2,
+            m3 - _symmetrised(units, m1),
+            m4 - _symmetrised(units, m2) + _symmetrised(units, units) / 2,
         )
+
+
+def _mapped(sums: Sequence[Powers], A: Array, b: Array) -> tuple[Array, Array, Array, Array]:
+    """Averages of products of one, two, three and four of the numbers A y + b, as stacks of full tensors."""
+    place = _place(sums[0].dim)
+    tensors = (
+        np.stack([one.mean for one in sums]),
+        np.stack([one.square for one in sums]),
+        np.stack([one.third[place] / one.count for one in sums]),
+        np.stack([one.fourth[place][:, :, place] / one.count for one in sums]),
+    )
+    m1, m2, m3, m4 = (_turned(tensor, A) for tensor in tensors)
+    if not b.any():
+        return m1, m2, m3, m4
+    bb = _outer(b, b)
+    bbb = _outer(bb, b)
+    return (
+        m1 + b,
+        m2 + _symmetrised(m1, b) + bb,
+        m3 + _symmetrised(m2, b) + _symmetrised(m1, bb) + bbb,
+        m4 + _symmetrised(m3, b) + _symmetrised(m2, bb) + _symmetrised(m1, bbb) + _outer(bbb, b),
+    )
 
 
 @dataclass(frozen=True)
@@ -149,16 +167,12 @@ def shape(groups: Sequence[Powers]) -> Squared:
     For a Gaussian n W^2 follows $\chi^2_p / 3 + \chi^2_q / 4$ with p and q the numbers of coefficients of either order.
     """
     total = sum(groups[1:], groups[0])
-    A, b = total.whitening()
-    own = np.array([_weighted(group.coefficients(A, b)[2:], (3, 4)) for group in groups])
-    counts = np.array([group.count for group in groups])
-
-    def value(sums: Powers, kept: Any) -> float:
-        whole = _weighted(sums.coefficients(*sums.whitening())[2:], (3, 4))
-        return _without_bias(whole, own[kept], counts[kept])
-
+    own = _norms(groups, *total.whitening(), (3, 4))
+    wholes = [total, *(total - group for group in groups)]
+    maps = [one.whitening() for one in wholes]
+    norms = _norms(wholes, np.stack([A for A, _ in maps]), np.stack([b for _, b in maps]), (3, 4))
     d = total.dim
-    return _estimated(groups, total, value, [(comb(d + 2, 3), 3), (comb(d + 3, 4), 4)])
+    return _estimated(groups, norms, own, [(comb(d + 2, 3), 3), (comb(d + 3, 4), 4)])
 
 
 def moments(groups: Sequence[Powers], covariance: Array, noise: float = 0.0) -> Squared:
@@ -173,43 +187,58 @@ def moments(groups: Sequence[Powers], covariance: Array, noise: float = 0.0) -> 
     total = sum(groups[1:], groups[0])
     values, vectors = np.linalg.eigh(covariance)
     A = (vectors / np.sqrt(values)) @ vectors.T
-    b = np.zeros(len(A))
 
-    def coefficients(sums: Powers) -> tuple[Array, Array]:
-        return A @ sums.mean, A @ sums.square @ A.T - np.eye(len(b))
+    def norm(sums: Powers) -> float:
+        mean, square = A @ sums.mean, A @ sums.square @ A.T - np.eye(len(A))
+        return float(mean @ mean + np.sum(square**2) / 4)
 
-    own = np.array([_weighted(coefficients(group), (1, 2)) for group in groups])
-    counts = np.array([group.count for group in groups])
-
-    def value(sums: Powers, kept: Any) -> float:
-        return _without_bias(_weighted(coefficients(sums), (1, 2)), own[kept], counts[kept]) - noise
-
+    own = np.array([norm(group) for group in groups])
+    norms = np.array([norm(total), *(norm(total - group) for group in groups)])
     d = total.dim
-    return _estimated(groups, total, value, [(d, 1), (comb(d + 1, 2), 2)], noise)
+    return _estimated(groups, norms, own, [(d, 1), (comb(d + 1, 2), 2)], noise)
 
 
-def mardia_kurtosis(total: Powers) -> tuple[float, float]:
+def mardia_kurtosis(sums: Sequence[Powers]) -> tuple[Array, Array]:
     r"""$E |y|^4$ of whitened fields over its value for a Gaussian, d (d + 2), minus one; and how probable a larger one is.
 
-    It falls out of the coefficients: the trace of H_4 (Mardia 1970). Either sign counts.
+    Of each of several sums. It falls out of the coefficients: the trace of H_4 (Mardia 1970). Either sign counts.
     """
-    A, b = total.whitening()
-    fourth = float(np.einsum("iijj->", total.mapped(A, b)[3]))
-    d, n = total.dim, total.count
-    expected = d * (d + 2) * (n - 1) / (n + 1)
-    z = (fourth - expected) / np.sqrt(8 * d * (d + 2) / n)
-    return fourth / (d * (d + 2)) - 1, float(2 * stats.norm.sf(abs(z)))
+    maps = [one.whitening() for one in sums]
+    stacks = coefficients(sums, np.stack([A for A, _ in maps]), np.stack([b for _, b in maps]))
+    trace = np.concatenate([np.einsum("giijj->g", H[3]) for H in stacks])
+    d, n = sums[0].dim, np.array([one.count for one in sums])
+    z = (trace + d * (d + 2) * 2 / (n + 1)) / np.sqrt(8 * d * (d + 2) / n)  # E |y|^4 = d (d + 2) (n - 1) / (n + 1)
+    return trace / (d * (d + 2)), 2 * stats.norm.sf(np.abs(z))
+
+
+def _norms(sums: Sequence[Powers], A: Array, b: Array, orders: tuple[int, ...]) -> Array:
+    """The sum of |H_k|^2 / (k! k) over some orders, of each of the sums."""
+    found = []
+    for H in coefficients(sums, A, b):
+        parts = [(H[k - 1].reshape(len(H[0]), -1) ** 2).sum(axis=1) / (factorial(k) * k) for k in orders]
+        found.append(np.sum(parts, axis=0))
+    return np.concatenate(found)
 
 
 def _estimated(
-    groups: Sequence[Powers], total: Powers, value: Any, laws: list[tuple[int, int]], noise: float = 0.0
+    groups: Sequence[Powers], norms: Array, own: Array, laws: list[tuple[int, int]], noise: float = 0.0
 ) -> Squared:
-    everything = np.arange(len(groups))
-    found = value(total, everything)
-    left = np.array([value(total - group, everything != g) for g, group in enumerate(groups)])
-    G = len(groups)
+    """From the squared norms of all samples, and without a group each, and from those of each group."""
+    counts, G = np.array([group.count for group in groups]), len(groups)
+
+    def value(whole: float, kept: Any) -> float:
+        w2 = (counts[kept] / counts[kept].sum()) ** 2
+        return float((whole - w2 @ own[kept]) / (1 - w2.sum())) - noise
+
+    everything = np.arange(G)
+    found = value(norms[0], everything)
+    left = np.array([value(norms[1 + g], everything != g) for g in everything])
     error = float(np.sqrt((G - 1) / G * np.sum((left - left.mean()) ** 2)))
-    return Squared(found, error, left, _tail(found * total.count, laws, noise * total.count))
+    found -= (G - 1) * (
+        float(left.mean()) - found
+    )  # a U-statistic stays; what whitening by the sample leaves is taken off
+    n = counts.sum()
+    return Squared(found, error, left, _tail(found * n, laws, noise * n))
 
 
 def _tail(value: float, laws: list[tuple[int, int]], noise: float) -> float:
@@ -220,40 +249,29 @@ def _tail(value: float, laws: list[tuple[int, int]], noise: float) -> float:
     return float(stats.pearson3.sf(value, third / variance**1.5, scale=np.sqrt(variance)))
 
 
-def _without_bias(whole: float, own: Array, counts: Array) -> float:
-    w2 = (counts / counts.sum()) ** 2
-    return float((whole - w2 @ own) / (1 - w2.sum()))
+def _turned(tensors: Array, A: Array) -> Array:
+    """A on every index of a stack of tensors (G, d, ..., d): each turn takes the first index and puts it last."""
+    G, *shape = tensors.shape
+    for _ in shape:
+        tensors = np.moveaxis((A @ tensors.reshape(G, shape[0], -1)).reshape(G, *shape), 1, -1)
+    return tensors
 
 
-def _weighted(tensors: Sequence[Array], orders: tuple[int, ...]) -> float:
-    """The sum of |H_k|^2 / (k! k)."""
-    return sum(float(np.sum(H**2)) / (factorial(k) * k) for H, k in zip(tensors, orders, strict=True))
+def _outer(tensors: Array, others: Array) -> Array:
+    """Outer products of stacks."""
+    G = len(tensors)
+    product = tensors.reshape(G, -1, 1) * others.reshape(G, 1, -1)
+    return np.asarray(product.reshape(G, *tensors.shape[1:], *others.shape[1:]))
 
 
-def _turned(tensor: Array, A: Array) -> Array:
-    """A on every index."""
-    for _ in range(tensor.ndim):
-        tensor = np.tensordot(tensor, A, axes=(0, 1))
-    return tensor
-
-
-def _outer(b: Array, order: int) -> Array:
-    result = b
-    for _ in range(order - 1):
-        result = np.multiply.outer(result, b)
-    return result
-
-
-def _symmetrised(tensor: Array, other: Array) -> Array:
-    """The sum of tensor x other over all different ways to share out the indices; both are symmetric."""
-    from itertools import combinations
-
-    product = np.multiply.outer(tensor, other)
-    order, own = product.ndim, tensor.ndim
+def _symmetrised(tensors: Array, others: Array) -> Array:
+    """The sum of outer products over all different ways to share out the indices; both are symmetric."""
+    product = _outer(tensors, others)
+    order, own = product.ndim - 1, tensors.ndim - 1
     total = np.zeros_like(product)
-    for chosen in combinations(range(order), own):
-        rest = [axis for axis in range(order) if axis not in chosen]
-        total += np.moveaxis(product, range(order), (*chosen, *rest))
+    for chosen in combinations(range(1, order + 1), own):
+        rest = [axis for axis in range(1, order + 1) if axis not in chosen]
+        total += np.moveaxis(product, range(1, order + 1), (*chosen, *rest))
     return total
 
 

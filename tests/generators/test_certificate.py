@@ -1,0 +1,242 @@
+"""The Stein-Malliavin certificate: closed forms, invariances, and bounds that lie above what they bound."""
+
+from math import pi, sqrt
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+import gaussequiv as ge
+from gaussequiv import generators
+from gaussequiv.errors import InputError
+from gaussequiv.generators import Generator
+from gaussequiv.generators.certificate import certificate, norm_bound, single_layer_of
+from gaussequiv.maths.activations import Erf, ReLU
+
+
+def field_of(generator, w, n=200_000, seed=5):
+    """Samples of a field, standardised."""
+    x = generator.sample(n, seed)[1].astype(float)
+    u = x @ w
+    return (u - u.mean()) / u.std()
+
+
+def w1(z):
+    """The Wasserstein-1 distance of samples from N(0, 1)."""
+    quantiles = stats.norm.ppf((np.arange(len(z)) + 0.5) / len(z))
+    return np.mean(np.abs(np.sort(z) - quantiles))
+
+
+class Squares(nn.Module):
+    def forward(self, c):
+        return c**2 - 1
+
+
+def test_linear_fields_are_certified_without_a_gap():
+    F = np.random.default_rng(0).standard_normal((12, 5))
+    found = certificate(generators.single_layer(F, "linear"), np.eye(12)[:3], np.ones((1, 5)), draws=100)
+    assert found.w1 < 1e-6
+    assert found.tv < 1e-6
+    np.testing.assert_allclose(found.covariance[:3, :3], (F @ F.T)[:3, :3] / 12, rtol=1e-10)
+    np.testing.assert_allclose(found.covariance[:3, 3], F[:3] @ np.ones(5) / sqrt(60), rtol=1e-10)
+
+
+@pytest.mark.parametrize("inner", [1, 4])
+def test_quadratic_fields_have_a_closed_form(inner):
+    """F = sum w_i (c_i^2 - 1) / sqrt(N): T = 2 sum w_i^2 c_i^2 / N, Var T / s^4 = 2 sum w_i^4 / (sum w_i^2)^2, for any inner."""
+    w = np.linspace(0.5, 2.0, 6)
+    generator = Generator(Squares(), latent=6, dtype=torch.float64)
+    truth = 2 * np.sum(w**4) / np.sum(w**2) ** 2
+    found = [certificate(generator, w[None], draws=400, inner=inner, seed=seed) for seed in range(12)]
+    variances = np.array([one.variance for one in found])
+    assert abs(variances.mean() - truth) < 4 * variances.std(ddof=1) / sqrt(12)
+    assert np.median([one.error for one in found]) == pytest.approx(variances.std(ddof=1), rel=0.7)
+    assert np.mean([one.covariance[0, 0] for one in found]) == pytest.approx(2 * np.mean(w**2), rel=0.05)
+
+
+def test_the_worst_direction_is_the_worst_of_the_combinations():
+    """Of independent quadratic fields of 1, 2 and 8 latents it is that of one latent, Var T / s^4 = 2, whatever their sizes."""
+    W = np.zeros((3, 11))
+    W[0, 0], W[1, 1:3], W[2, 3:] = 1.0, 5.0, 0.1
+    generator = Generator(Squares(), latent=11, dtype=torch.float64)
+    found = certificate(generator, W, draws=4000)
+    assert found.variance == pytest.approx(2, rel=0.25)
+    assert abs(found.direction[0]) * sqrt(found.covariance[0, 0]) > 0.9
+    np.testing.assert_allclose(found.single, [2, 1, 0.25], rtol=0.3)
+    mixed = np.array([[1.0, 0.3, 0.0], [0.0, 1.0, -2.0], [0.5, 0.0, 1.0]])
+    assert certificate(generator, mixed @ W, draws=4000).variance == pytest.approx(found.variance, rel=0.05)
+
+
+def test_the_joint_bound_is_that_of_independent_fields():
+    """Of fields with C = I and independent T_ii: the root of the sum of their variances."""
+    generator = Generator(Squares(), latent=8, dtype=torch.float64)
+    W = np.zeros((2, 8))
+    W[0, :4] = W[1, 4:] = 1.0
+    found = certificate(generator, W, draws=4000)
+    assert found.w1_joint == pytest.approx(found.covariance[0, 0] ** 0.5 * sqrt(2 * 0.5), rel=0.3)
+
+
+@pytest.mark.parametrize("kind", ["erf", "tanh", "relu", "ones", "spike", "deep"])
+def test_bounds_lie_above_distances(kind):
+    rng = np.random.default_rng(len(kind))
+    N, D = 60, 30
+    F = generators.gaussian_matrix(N, D)
+    w = {"ones": np.ones(N), "spike": sqrt(N) * np.eye(N)[0]}.get(kind, rng.standard_normal(N))
+    generator = generators.single_layer(F, kind if kind in ("erf", "tanh") else "relu")
+    if kind == "deep":
+        generator = generators.deep_random([D, 40, N], "tanh", 1)
+    found = certificate(generator, w[None], draws=600)
+    z = field_of(generator, w)
+    assert w1(z) <= found.w1
+    assert w1(z) > 1e-4
+    edges = np.linspace(-3, 3, 25)
+    seen = np.diff(np.searchsorted(np.sort(z), edges)) / len(z)
+    assert np.abs(seen - np.diff(stats.norm.cdf(edges))).sum() / 2 <= found.tv
+
+
+def test_figures_of_the_theory():
+    """theory.md, section 2.2: sqrt(Var T) / s^2 of erf, D = N / 2, random w: .0727 at N = 250, .0389 at N = 1000."""
+    rng = np.random.default_rng(1)
+    for N, measured in ((250, 0.0727), (1000, 0.0389)):
+        generator = generators.single_layer(generators.gaussian_matrix(N, N // 2), "erf")
+        found = certificate(generator, rng.standard_normal((1, N)), draws=800)
+        assert sqrt(found.variance) == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize(("N", "D", "aligned"), [(200, 100, False), (200, 2, False), (200, 100, True)])
+def test_signs_are_smoothed_and_the_bound_holds(N, D, aligned):
+    rng = np.random.default_rng(2)
+    F = generators.gaussian_matrix(N, D)
+    w = F[:, 0] * sqrt(N) / np.linalg.norm(F[:, 0]) if aligned else rng.standard_normal(N)
+    generator = generators.single_layer(F, "sign")
+    found = certificate(generator, w[None], draws=300)
+    assert found.smoothing > 0
+    assert w1(field_of(generator, w)) <= found.w1
+    if D > 2:
+        assert found.w1 < 1.0  # it says something
+
+
+def test_smoothing_less_leaves_less_between_and_a_larger_gradient():
+    from gaussequiv.generators.certificate import _smoothed
+    from gaussequiv.generators.learners import learner
+
+    F = generators.gaussian_matrix(200, 100)
+    of = learner(np.random.default_rng(0).standard_normal((1, 200)), None, 200, 100, "latents")
+    found = [_smoothed(F, eps, of, 300, 4, 0) for eps in (0.05, 0.2, 0.8)]
+    assert found[0].smoothed < found[1].smoothed < found[2].smoothed
+    assert found[0].variance > found[1].variance > found[2].variance
+
+
+def test_a_map_that_jumps_is_refused_in_a_sentence():
+    class Rounded(nn.Module):
+        def forward(self, c):
+            return c + torch.sign(c)
+
+    with pytest.raises(InputError, match="jumps somewhere"):
+        certificate(Generator(Rounded(), latent=4), np.ones((1, 4)), draws=200)
+
+
+@pytest.mark.parametrize("kind", ["model", "prior", "stochastic", "function", "draws"])
+def test_what_has_no_certificate_is_refused(kind):
+    generator = {
+        "model": ge.GaussianModel.isotropic(4),
+        "prior": Generator(nn.Linear(4, 4), latent=4, prior=lambda n, rng: rng.uniform(-1, 1, (n, 4))),
+        "stochastic": Generator(nn.Linear(4, 4), latent=4, stochastic=True),
+        "function": Generator(lambda c: torch.from_numpy(c.detach().numpy() ** 3), latent=4),
+        "draws": Generator(nn.Linear(4, 4), latent=4),
+    }[kind]
+    with pytest.raises(InputError):
+        certificate(generator, np.ones((1, 4)), draws=10 if kind == "draws" else 100)
+
+
+def test_gradients_are_those_of_the_map():
+    generator = generators.load("vae").to(dtype=torch.float64)
+    c = torch.randn(2, generator.latent_dim, dtype=torch.float64, requires_grad=True)
+    x = generator.differentiable(c)
+    (gradient,) = torch.autograd.grad(x[0, 300], c)
+    step = torch.zeros_like(c)
+    step[0, 3] = 1e-5
+    with torch.no_grad():
+        numerical = generator.push(c + step) - generator.push(c - step)
+    assert float(gradient[0, 3]) == pytest.approx(float(numerical[0, 300]) / 2e-5, rel=1e-4)
+
+
+def test_teachers_on_the_inputs_are_fields_of_the_inputs():
+    generator = generators.single_layer(generators.gaussian_matrix(40, 20), "tanh")
+    W, B = np.random.default_rng(3).standard_normal((2, 1, 40))
+    ours = certificate(generator, W, B, teacher_on="inputs", draws=200)
+    both = certificate(generator, np.concatenate([W, B]), draws=200)
+    np.testing.assert_allclose(ours.covariance, both.covariance, rtol=1e-10)
+    assert ours.variance == pytest.approx(both.variance, rel=1e-8)
+
+
+# --- norms only ---
+
+
+def test_the_norm_bound_is_the_product_of_its_terms():
+    N, D = 80, 40
+    F, w = generators.gaussian_matrix(N, D), np.random.default_rng(4).standard_normal(N)
+    found = norm_bound(F, "erf", w)
+    assert found.operator == pytest.approx(np.linalg.svd(F)[1][0])
+    assert found.slope == pytest.approx(sqrt(2 / pi), rel=1e-6)
+    assert found.curvature == pytest.approx(sqrt(2 / pi) * np.exp(-0.5), rel=1e-4)
+    assert found.variance == pytest.approx(w @ ge.GaussianModel.single_layer(F, "erf").Omega @ w / N)
+    terms = found.operator**3 * found.slope * found.curvature
+    weights = np.abs(w).max() * np.linalg.norm(w) / N
+    assert found.tv == pytest.approx(2 * sqrt(5) * terms * weights / found.variance)
+    assert found.tv > certificate(generators.single_layer(F, "erf"), w[None], draws=300).tv
+
+
+@pytest.mark.parametrize(
+    ("change", "dominant"),
+    [
+        ("spike", "delocalisation of w"),
+        ("long rows", "operator norm of F"),
+        ("cancelled", "variance of the field"),
+    ],
+)
+def test_the_term_that_dominates_is_named(change, dominant):
+    N, D = 400, 200
+    F, w = generators.gaussian_matrix(N, D), np.random.default_rng(5).standard_normal(N)
+    match change:
+        case "spike":
+            w = sqrt(N) * np.eye(N)[0]
+        case "long rows":
+            F = F + 2 * np.outer(np.ones(N), np.eye(D)[0])
+        case "cancelled":
+            w = ge.GaussianModel.single_layer(F, "erf").eigenmodes[1][:, 0]
+    assert norm_bound(F, "erf", w).dominant == dominant
+
+
+def test_kinks_have_no_norm_bound():
+    F = generators.gaussian_matrix(20, 10)
+    for kind in ("relu", "sign"):
+        found = norm_bound(F, kind, np.ones(20))
+        assert found.tv == np.inf
+        assert "none" in str(found)
+    with pytest.raises(InputError, match="expected"):
+        norm_bound(F, "erf", np.ones(10))
+
+
+def test_it_falls_with_the_root_of_n():
+    """For delocalised weights; the norm of F and the variance of the field stay what they are, up to fluctuations."""
+    rng = np.random.default_rng(6)
+    small, large = (
+        norm_bound(generators.gaussian_matrix(N, N // 2), "erf", rng.choice([-1.0, 1.0], N)) for N in (100, 900)
+    )
+    ratio = (small.tv * small.variance / small.operator**3) / (large.tv * large.variance / large.operator**3)
+    assert ratio == pytest.approx(3, rel=1e-6)
+    assert large.operator == pytest.approx(1 + sqrt(2), rel=0.05)
+    assert 0.15 < large.variance < 0.45
+
+
+def test_single_layers_of_the_zoo_are_known():
+    F = generators.gaussian_matrix(10, 5)
+    for kind, cls in (("relu", ReLU), ("erf", Erf)):
+        found, g = single_layer_of(generators.single_layer(F, kind))
+        np.testing.assert_array_equal(found, F)
+        assert isinstance(g, cls)
+    for other in (generators.deep_random([5, 6, 7]), generators.load("vae"), generators.single_layer(F, torch.sin)):
+        assert single_layer_of(other) == (None, None)

@@ -1,0 +1,600 @@
+"""The check of the equivalence: averages of learners, one pass, the battery, and verdicts over families of cases."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import cases
+import gaussequiv as ge
+from gaussequiv import generators
+from gaussequiv.errors import InputError
+from gaussequiv.generators import equivalence, fields
+from gaussequiv.generators.equivalence import Finding, Word, check, check_families, families
+from gaussequiv.generators.fields import FieldSums, Pass, Pilot
+from gaussequiv.generators.learners import learner
+from gaussequiv.maths.activations import Sign
+
+# --- learners: what is wrong, and what it would be for Gaussian fields ---
+
+
+def networks(student="erf", teacher="erf", K=2, M=2, N=30, D=12, outputs=None):
+    return (
+        ge.TwoLayer.random(K, N, student, 1, readout="gaussian", outputs=outputs),
+        ge.TwoLayer.random(M, D, teacher, 2, readout="gaussian", outputs=outputs),
+    )
+
+
+def covariance(L, rng):
+    A = rng.standard_normal((L, 2 * L))
+    return A @ A.T / (2 * L)
+
+
+def agrees(of, C, rng, n=200_000):
+    """Averages over samples beside those in closed form, in standard errors."""
+    u = rng.standard_normal((n, len(C))) @ np.linalg.cholesky(C).T
+    values = of.functionals(u)
+    z = (values.mean(axis=0) - of.gaussian(C)) / np.maximum(values.std(axis=0) / sqrt(n), 1e-12)
+    assert np.abs(z).max() < 4.5
+    assert np.sqrt(np.mean(z**2)) < 2 + 1 / sqrt(z.size)
+
+
+@cases.each([g for g in cases.ACTIVATIONS if not isinstance(g, Sign)])
+def test_averages_of_networks_are_those_of_gaussian_fields(case):
+    rng = np.random.default_rng(0)
+    of = learner(*networks(case, case), 30, 12, "latents")
+    assert of.what == "prediction error"
+    agrees(of, covariance(4, rng), rng)
+
+
+@pytest.mark.parametrize(("student", "teacher"), [("erf", "relu"), ("relu", "erf"), ("erf", "sign"), ("tanh", "erf")])
+@pytest.mark.parametrize("outputs", [None, 3])
+def test_the_same_of_mixed_networks_and_several_outputs(student, teacher, outputs):
+    rng = np.random.default_rng(1)
+    of = learner(*networks(student, teacher, 3, 2, outputs=outputs), 30, 12, "latents")
+    agrees(of, covariance(5, rng), rng)
+
+
+@pytest.mark.parametrize("output", ["linear", "sign", "logit", "probit"])
+@pytest.mark.parametrize("noise", [0.0, 0.7])
+@pytest.mark.parametrize("overlap", [-0.5, 0.3, 0.98])
+def test_averages_of_scores(output, noise, overlap):
+    rng = np.random.default_rng(2)
+    of = learner(np.ones(30), ge.Perceptron(np.ones(12), output, noise), 30, 12, "latents")
+    C = np.array([[1.7, overlap * sqrt(1.7 * 0.8)], [overlap * sqrt(1.7 * 0.8), 0.8]])
+    agrees(of, C, rng)
+
+
+def test_scores_of_labels_that_are_drawn():
+    """P(sign score != y) by drawing the labels themselves."""
+    rng = np.random.default_rng(3)
+    C = np.array([[1.0, 0.6], [0.6, 1.0]])
+    u = rng.standard_normal((400_000, 2)) @ np.linalg.cholesky(C).T
+    zeta = 0.5 * rng.standard_normal(len(u))
+    drawn = {
+        "sign": np.sign(u[:, 1] + zeta),
+        "probit": np.sign(u[:, 1] + zeta + rng.standard_normal(len(u))),
+        "logit": np.where(rng.random(len(u)) < 1 / (1 + np.exp(-u[:, 1] - zeta)), 1, -1),
+    }
+    for output, y in drawn.items():
+        of = learner(np.ones(3), ge.Perceptron(np.ones(3), output, 0.5), 3, 3, "latents")
+        wrong = np.sign(u[:, 0]) != y
+        assert of.functionals(u).mean() == pytest.approx(wrong.mean(), abs=4 * wrong.std() / sqrt(len(u)))
+
+
+def test_drifts_are_gradients_of_the_error():
+    """E u_a d(error)/d(lambda_k) and d(error)/d(v_k), by finite differences."""
+    student, teacher = networks("tanh", "erf")
+    of = learner(student, teacher, 30, 12, "latents")
+    u = np.random.default_rng(4).standard_normal((5, 4))
+    values = of.functionals(u)
+    for k in range(2):
+        step = 1e-5 * np.eye(4)[k]
+        slope = (of.functionals(u + step)[:, 0] - of.functionals(u - step)[:, 0]) / 2e-5
+        np.testing.assert_allclose(values[:, 1 + 4 * k : 5 + 4 * k], slope[:, None] * u, rtol=1e-6, atol=1e-8)
+        changed = []
+        for sign in (1, -1):
+            readout = student.readout + sign * 1e-5 * np.eye(2)[k]
+            moved = learner(ge.TwoLayer(student.weights, readout, "tanh"), teacher, 30, 12, "latents")
+            changed.append(moved.functionals(u)[:, 0])
+        np.testing.assert_allclose(values[:, 9 + k], (changed[0] - changed[1]) / 2e-5, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("on", ["latents", "inputs"])
+def test_covariances_of_a_model_are_the_order_parameters(on):
+    F = generators.gaussian_matrix(30, 12)
+    model = ge.GaussianModel.single_layer(F, "relu")
+    student, teacher = networks(D=30 if on == "inputs" else 12)
+    problem = ge.OnlineSGD(model, teacher, student, 0.1, teacher_on=on)
+    C = learner(student, teacher, 30, 12, on).covariance(model)
+    np.testing.assert_allclose(C[2:, 2:], problem.teacher_overlap)
+    np.testing.assert_allclose(C[:2, 2:], student.weights @ problem.covariance_with_teacher / sqrt(30))
+    np.testing.assert_allclose(C[:2, :2], student.weights @ model.Omega @ student.weights.T / 30)
+
+
+def test_the_error_of_a_model_is_the_prediction_at_the_start():
+    F = generators.gaussian_matrix(60, 30)
+    model = ge.GaussianModel.single_layer(F, "tanh")
+    student, teacher = networks(N=60, D=30)
+    curve = ge.predict(ge.OnlineSGD(model, teacher, student, 0.1), times=[0.0, 1.0])
+    of = learner(student, teacher, 60, 30, "latents")
+    assert of.gaussian(of.covariance(model))[0] == pytest.approx(curve.test_error[0], rel=1e-9)
+
+
+BAD = {
+    "dims": (np.ones((2, 7)), np.ones((1, 12)), "latents", "expected \\(units, 30\\)"),
+    "teacher dims": (np.ones((2, 30)), np.ones((1, 30)), "latents", "numbers? of the latents|expected \\(units, 12\\)"),
+    "nothing": (None, None, "latents", "expected 1 to 32"),
+    "too many": (np.ones((33, 30)), None, "latents", "expected 1 to 32"),
+    "nan": (np.full((1, 30), np.nan), None, "latents", "NaN"),
+    "zero": (np.zeros((1, 30)), None, "latents", "zero weights"),
+    "words": ("weights", None, "latents", "expected"),
+    "where": (np.ones((1, 30)), None, "outputs", "teacher_on"),
+    "outputs": (*networks(outputs=2)[:1], networks()[1], "latents", "outputs"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_wrong_learners_get_a_sentence(kind):
+    student, teacher, on, words = BAD[kind]
+    with pytest.raises(InputError, match=words):
+        learner(student, teacher, 30, 12, on)
+
+
+# --- one pass ---
+
+
+def a_pass(samples=20_000, seed=0, generator=None, **learners):
+    generator = generator or generators.single_layer(generators.gaussian_matrix(30, 12), "relu")
+    learners = learners or {
+        "a": learner(*networks(), 30, 12, "latents"),
+        "b": learner(np.ones((3, 30)), None, 30, 12, "latents"),
+    }
+    means = np.full(generator.input_dim, 0.3), np.zeros(generator.latent_dim)
+    return Pass(generator, learners, means, samples, seed)
+
+
+def same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        ours, others = first[name].arrays("x"), second[name].arrays("x")
+        assert ours.keys() == others.keys()
+        for key in ours:
+            np.testing.assert_array_equal(ours[key], others[key])
+
+
+def test_sums_are_those_of_the_fields():
+    going = a_pass(samples=4096)
+    found = going.run(1, None)
+    chunks = [going._fields(i, 256) for i in range(16)]
+    for number, (name, of) in enumerate(going.learners.items()):
+        u = np.concatenate([chunk[number] for chunk in chunks])
+        sums = found[name]
+        total = sum(sums.groups[1:], sums.groups[0])
+        assert sums.samples == 4096
+        np.testing.assert_allclose(sums.square(total), u.T @ u / 4096, rtol=1e-10)
+        np.testing.assert_allclose(sums.functionals.sum(axis=0), of.functionals(u).sum(axis=0), rtol=1e-10, atol=1e-8)
+        y = np.concatenate([rows for _, rows in sums.kept])
+        np.testing.assert_allclose(y @ sums.pilot.B.T, u, atol=1e-9)
+
+
+def test_fields_are_those_of_the_centred_inputs():
+    going = a_pass()
+    (u, _) = going._fields(3, 100)
+    student, teacher = networks()
+    rng = ge.models.streams.stream(0, ge.models.streams.Purpose.CHECK, chunk=3, lane=fields.LANE)
+    c, x = going.generator.sample(100, rng)
+    np.testing.assert_allclose(u[:, :2], student.local_fields(x - 0.3), atol=1e-6)
+    np.testing.assert_allclose(u[:, 2:], teacher.local_fields(c), atol=1e-6)
+
+
+def test_threads_do_not_change_the_sums():
+    same(a_pass().run(1, None), a_pass().run(3, None))
+
+
+def test_an_interrupted_pass_goes_on(tmp_path, monkeypatch):
+    whole = a_pass().run(1, None)
+    monkeypatch.setattr(fields, "EVERY", 0.0)
+
+    def stop(done, of):
+        if done > 9_000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        a_pass().run(2, stop, tmp_path)
+    seen = []
+    same(a_pass().run(1, lambda done, of: seen.append(done), tmp_path), whole)
+    assert min(seen) > 9_000  # it did not begin again
+
+
+def test_more_samples_go_on_and_fewer_leave_them(tmp_path):
+    a_pass(20_480).run(1, None, tmp_path)
+    seen = []
+    more = a_pass(30_720).run(1, lambda done, of: seen.append(done), tmp_path)
+    assert min(seen) > 20_480
+    same(more, a_pass(30_720).run(1, None))
+    (file,) = tmp_path.iterdir()
+    before = file.read_bytes()
+    same(a_pass(20_480).run(1, None, tmp_path), a_pass(20_480).run(1, None))
+    assert file.read_bytes() == before
+
+
+def test_a_damaged_file_is_made_again_and_other_questions_have_other_files(tmp_path):
+    whole = a_pass(5000).run(1, None, tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-10])
+    same(a_pass(5000).run(1, None, tmp_path), whole)
+    a_pass(5000, seed=1).run(1, None, tmp_path)
+    a_pass(5000, a=learner(np.ones((1, 30)), None, 30, 12, "latents")).run(1, None, tmp_path)
+    other = generators.single_layer(generators.gaussian_matrix(30, 12, seed=9), "relu")
+    a_pass(5000, generator=other).run(1, None, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_parts_merge_to_the_whole():
+    going = a_pass(16_384 * 2)
+    sums = going.run(1, None)
+    whole, pilots = sums["a"], [one.pilot for one in sums.values()]
+    halves = [FieldSums.empty(whole.pilot, whole.functionals.shape[1]) for _ in range(2)]
+    for index in range(32):
+        halves[index // 16].add(index % 16, going._part(index, 1024, pilots)[0])
+    merged = halves[0] + halves[1]
+    for name, array in whole.arrays("x").items():
+        np.testing.assert_allclose(merged.arrays("x")[name], array, rtol=1e-12, atol=1e-9)
+    with pytest.raises(InputError, match="coordinates"):
+        _ = merged + FieldSums.empty(Pilot(2 * whole.pilot.P, whole.pilot.B), 1)
+
+
+def test_only_the_first_samples_are_kept(monkeypatch):
+    monkeypatch.setattr(fields.sliced, "MOST", 3000)
+    sums = a_pass(16_384).run(1, None)["a"]
+    assert sum(len(rows) for _, rows in sums.kept) == 3000
+    assert sums.samples == 16_384
+
+
+def test_fields_that_depend_on_each_other_lose_a_dimension():
+    W = np.random.default_rng(0).standard_normal((2, 30))
+    of = learner(np.concatenate([W, W[:1] - W[1:]]), None, 30, 12, "latents")
+    sums = a_pass(5000, a=of).run(1, None)["a"]
+    assert sums.pilot.P.shape == (2, 3)
+    np.testing.assert_allclose(sums.pilot.P @ sums.pilot.B, np.eye(2), atol=1e-9)
+
+
+def test_a_field_that_does_not_vary_is_refused():
+    generator = generators.single_layer(np.eye(4, 3), "relu")
+    with pytest.raises(InputError, match="does not vary"):
+        check(generator, None, np.eye(4)[3:], samples=5000)
+
+
+def test_a_generator_that_fails_names_the_chunk():
+    class Failing:
+        latent_dim, input_dim = 3, 4
+
+        def sample(self, n, rng):
+            x = np.ones((n, 4)) if n < 300 else np.full((n, 4), np.nan)
+            return np.zeros((n, 3)), x
+
+    with pytest.raises(InputError, match="chunk 0 of the check"):
+        check(Failing(), None, np.ones((1, 4)), samples=16_384)
+
+
+# --- verdicts ---
+
+
+def single(N, D, kind, seed=0):
+    F = generators.gaussian_matrix(N, D, seed=seed)
+    return generators.single_layer(F, kind), ge.GaussianModel.single_layer(F, kind)
+
+
+def pair(N, D, seed=0):
+    return ge.TwoLayer.random(2, N, "erf", seed + 1), ge.TwoLayer.random(2, D, "erf", seed + 2)
+
+
+@pytest.mark.parametrize("kind", ["relu", "sign"])
+def test_the_gaussian_twin_is_consistent(kind):
+    _, model = single(100, 50, kind)
+    found = check(model, model, *pair(100, 50), samples=200_000)
+    assert found.word is Word.CONSISTENT
+    assert str(found).startswith("consistent")
+    assert not found.measurable
+    assert found["moments"].p > 1e-3
+    assert found["error"].low < 0 < found["error"].high
+
+
+def adversary(kind):
+    """Generator, model, student, teacher of a case in which fields are not Gaussian."""
+    rng = np.random.default_rng(7)
+    match kind:
+        case "two latents":
+            generator, model = single(200, 2, "sign")
+            return generator, model, *pair(200, 2)
+        case "sparse":
+            generator, model = single(300, 150, "sign")
+            W = np.zeros((2, 300))
+            W[0, :1], W[1, 5:9] = sqrt(300), sqrt(300) / 2
+            return generator, model, ge.TwoLayer(W, [1.0, 1.0], "erf"), pair(300, 150)[1]
+        case "spiked":
+            F = generators.gaussian_matrix(300, 150)
+            student = ge.TwoLayer(rng.standard_normal((1, 300)) + 15 * np.eye(300)[:1], [1.0], "erf")
+            teacher = ge.TwoLayer(F[:1] * sqrt(150) / np.linalg.norm(F[0]), [1.0], "erf")
+            generator, model = single(300, 150, "sign")
+            return generator, model, student, teacher
+
+    class Atomic:
+        """Isotropic inputs of which a third are zero."""
+
+        latent_dim = input_dim = 50
+
+        def sample(self, n, rng):
+            rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
+            x = rng.standard_normal((n, 50)) * np.where(rng.random((n, 1)) < 0.3, 0.0, 1 / sqrt(0.7))
+            return x, x
+
+    return Atomic(), ge.GaussianModel.isotropic(50), *pair(50, 50)
+
+
+@pytest.mark.parametrize("kind", ["two latents", "sparse", "spiked", "atomic"])
+def test_adversaries_are_violated(kind):
+    generator, model, student, teacher = adversary(kind)
+    found = check(generator, model, student, teacher, samples=60_000)
+    assert found.word is Word.VIOLATED, str(found)
+    assert found.violated
+    assert str(found).startswith("violated: beyond tolerance")
+    assert found.measurable
+    assert found["moments"].word is Word.CONSISTENT  # the model is right
+
+
+def test_moments_fail_on_their_own():
+    """The small-correlation form of Omega for ReLU has the wrong variance along ones, where fields are nearly Gaussian."""
+    N, D = 400, 200
+    F = generators.gaussian_matrix(N, D)
+    exact = ge.GaussianModel.single_layer(F, "relu")
+    b, c, a = 0.5, 0.5, 1 / sqrt(2 * np.pi)
+    Omega = b**2 * F @ F.T + (c - a**2 - b**2) * np.eye(N)
+    approximate = ge.GaussianModel(Omega, b * F, mean_x=exact.mean_x)
+    student, teacher = ge.TwoLayer(np.ones((1, N)), [1.0], "erf"), pair(N, D)[1]
+    generator = generators.single_layer(F, "relu")
+    assert check(generator, exact, student, teacher, samples=60_000)["moments"].word is Word.CONSISTENT
+    found = check(generator, approximate, student, teacher, samples=60_000)
+    assert found["moments"].word is Word.VIOLATED
+    assert found.violated
+
+
+def test_errors_of_an_estimated_model_are_not_held_against_the_generator():
+    """Its moments, from a tenth of the samples, are off by more than the check's own noise."""
+    generator, _ = single(60, 20, "relu")
+    student, teacher = pair(60, 20)
+    found = [
+        check(generator, generators.estimate(generator, 2_000, seed=seed), student, teacher, samples=32_768, seed=seed)
+        for seed in range(12)
+    ]
+    p = np.array([one["moments"].p for one in found])
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+    assert np.mean([one["moments"].low for one in found]) < 0.01
+    assert all(one["moments"].high < 0.08 for one in found)
+    assert sum(one["moved"].low > 0 or one["moved"].high < 0 for one in found) <= 3
+
+
+def test_moments_of_a_model_with_means_that_are_off_are_violated():
+    generator, model = single(60, 20, "relu")
+    student, teacher = pair(60, 20)
+    off = ge.GaussianModel(model.Omega, model.Phi, mean_x=model.mean_x + 0.2 * np.sign(student.weights[0]))
+    assert check(generator, off, student, teacher, samples=20_000)["moments"].word is Word.VIOLATED
+
+
+def test_dependent_fields_of_the_model_that_the_samples_tell_apart():
+    model = ge.GaussianModel(np.ones((2, 2)), np.ones((2, 1)))
+    found = check(ge.GaussianModel.isotropic(2), None, np.eye(2) * sqrt(2), samples=5_000)
+    assert found["shape"].word is not Word.VIOLATED
+
+    class Free:
+        latent_dim, input_dim = 1, 2
+
+        def sample(self, n, rng):
+            rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
+            return rng.standard_normal((n, 1)), rng.standard_normal((n, 2))
+
+    found = check(Free(), model, np.eye(2), samples=5_000)
+    assert found["moments"].value == np.inf
+    assert found.violated
+
+
+def test_the_square_loss_sees_moments_only():
+    generator, model = single(60, 2, "sign")
+    teacher = ge.Perceptron(np.ones(2))
+    found = check(generator, model, np.random.default_rng(0).standard_normal(60), teacher, samples=20_000)
+    assert found["error"].value == 0
+    assert found["error"].word is Word.CONSISTENT
+    assert found["shape"].word is Word.VIOLATED
+    assert found.error_name == "square error"
+
+
+def test_classification_on_features():
+    """Full batch: the score of a student on features of a generator, with a perceptron on the latents."""
+    generator, _ = single(80, 40, "relu")
+    features = generators.random_features(80, 100, "erf", "gaussian", 0)
+    learned = generator.then(features)
+    model = generators.estimate(learned, 40_000)
+    teacher = ge.Perceptron(np.random.default_rng(1).standard_normal(40), "sign")
+    found = check(learned, model, np.random.default_rng(2).standard_normal(100), teacher, samples=60_000)
+    assert found.error_name == "classification error"
+    assert 0 < found.error < 1
+    assert abs(found["error"].value) < 0.02
+    assert "drift" not in [finding.name for finding in found.findings]
+
+
+def test_several_students_have_the_verdicts_of_each():
+    generator, model = single(60, 30, "relu")
+    student, teacher = pair(60, 30)
+    other = ge.TwoLayer(np.ones((2, 60)) * [[1], [-1]] + student.weights, [1.0, 2.0], "erf")
+    both = check_families(generator, model, {"a": student, "b": (other, teacher)}, teacher, samples=20_000)
+    for name, one in (("a", student), ("b", other)):
+        alone = check(generator, model, one, teacher, samples=20_000)
+        for ours, others in zip(both[name].findings, alone.findings, strict=True):
+            assert (ours.value, ours.low, ours.high) == pytest.approx(
+                (others.value, others.low, others.high), rel=1e-6, abs=1e-9
+            )
+
+
+def test_teachers_on_the_inputs_and_data_sets():
+    generator, model = single(60, 30, "tanh")
+    student, teacher = ge.TwoLayer.random(2, 60, "erf", 1), ge.TwoLayer.random(1, 60, "erf", 2)
+    found = check(generator, model, student, teacher, teacher_on="inputs", samples=40_000)
+    assert found["moments"].word is Word.CONSISTENT
+    data = generators.dataset(np.random.default_rng(0).gamma(1.0, size=(3000, 20)).astype(np.float32))
+    W = np.zeros((1, 20))
+    W[0, 0] = 1
+    found = check(data, generators.estimate(data), W, samples=20_000)
+    assert found["shape"].word is Word.VIOLATED
+    assert found["moments"].word is not Word.VIOLATED
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.0, 0.04, "consistent"),
+        (0.03, 0.06, "inconclusive"),
+        (0.06, 0.09, "violated"),
+        (-0.04, 0.03, "consistent"),
+        (-0.06, 0.03, "inconclusive"),
+        (-0.09, -0.06, "violated"),
+        (-0.04, -0.01, "consistent"),
+        (-0.09, 0.09, "inconclusive"),
+    ],
+)
+def test_the_word_of_an_interval(low, high, word):
+    assert Finding("error", (low + high) / 2, low, high, 0.05, 0.5).word == word
+
+
+def test_needed_samples_are_those_after_which_the_interval_leaves_the_tolerance():
+    row = Finding("shape", 0.04, 0.02, 0.06, 0.05, 0.5)
+    n = equivalence._needed(row, 1000)
+    assert n == pytest.approx(4000)
+    half = 0.02 * sqrt(1000 / n)
+    assert 0.04 + half == pytest.approx(0.05)
+    assert equivalence._needed(Finding("shape", 0.05, 0.04, 0.06, 0.05, 0.5), 1000) == np.inf
+    assert equivalence._needed(Finding("shape", 0.01, 0.0, 0.02, 0.05, 0.5), 1000) == 0
+
+
+def test_inconclusive_says_how_many_samples_decide_and_they_do():
+    generator, model = single(100, 50, "relu")
+    student, teacher = ge.TwoLayer(np.ones((1, 100)), [1.0], "erf"), pair(100, 50)[1]
+    tolerance = 0.11
+    found = check(generator, model, student, teacher, samples=4_096, tolerance=tolerance, effect=0.5)
+    assert found.word is Word.INCONCLUSIVE, str(found)
+    assert "samples would decide" in found.sentence
+    more = check(
+        generator, model, student, teacher, samples=int(min(4 * found.needed, 200_000)), tolerance=tolerance, effect=0.5
+    )
+    assert more.word is not Word.INCONCLUSIVE
+
+
+def test_holm():
+    """Against the definition, over all orders."""
+    rng = np.random.default_rng(5)
+    p = rng.random(5) ** 3
+    rows = equivalence._holm(
+        [Finding(str(i), 0, 0, 0, 1, value) for i, value in enumerate(p)] + [Finding("x", 0, 0, 0, 1, np.nan)]
+    )
+    order = np.argsort(p)
+    naive = np.maximum.accumulate(np.minimum((5 - np.arange(5)) * p[order], 1.0))
+    np.testing.assert_allclose([rows[i].p_holm for i in order], naive)
+    assert np.isnan(rows[-1].p_holm)
+
+
+def test_names_of_statistics():
+    generator, model = single(60, 30, "relu")
+    found = check(generator, model, *pair(60, 30), samples=5_000)
+    names = [finding.name for finding in found.findings]
+    assert names == ["moments", "shape", "kurtosis", "sliced", "error", "moved", "drift"]
+    assert found["drift"].name == "drift"
+    with pytest.raises(InputError, match="there are moments, shape"):
+        found["hotelling"]
+    for finding in found.findings:
+        assert finding.name in str(found)
+
+
+@pytest.mark.parametrize("units", [1, 2, 5])
+def test_families_have_the_length_of_random_weights(units):
+    generator, model = single(64, 32, "relu")
+    found = families(generator, model, units)
+    assert set(found) == {"random", "ones", "top", "columns", "sparse"}
+    for W in found.values():
+        assert W.shape == (units, 64)
+        np.testing.assert_allclose(np.linalg.norm(W, axis=1), 8)
+        assert np.linalg.matrix_rank(W) == units
+    top = found["top"][0] / 8
+    assert top @ model.Omega @ top == pytest.approx(model.spectrum[-1])
+    assert set(np.unique(found["ones"][0])) == {1.0}
+    np.testing.assert_array_equal((found["sparse"] != 0).sum(axis=1), 1 + np.arange(units) % 4)
+    columns = found["columns"] / np.linalg.norm(found["columns"], axis=1, keepdims=True)
+    cosines = columns @ (model.Phi / np.linalg.norm(model.Phi, axis=0))
+    np.testing.assert_allclose(np.abs(cosines).max(axis=1), 1)
+
+
+WRONG = {
+    "no generator": (dict(generator=3), "the generator is an int"),
+    "another model": (dict(model=ge.GaussianModel.isotropic(3)), "the model has 3 inputs"),
+    "too few": (dict(samples=100), "samples=100"),
+    "tolerance": (dict(tolerance=0), "tolerance"),
+    "effect": (dict(effect=-1), "effect"),
+    "workers": (dict(workers=0), "workers"),
+    "seed": (dict(seed=-1), "seed"),
+    "student": (dict(student=np.ones((1, 3))), "the student's weights"),
+    "no field": (dict(student=None, teacher=None), "expected 1 to 32"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_wrong_calls_get_a_sentence(kind):
+    generator, model = single(60, 30, "relu")
+    student, teacher = pair(60, 30)
+    arguments = dict(generator=generator, model=model, student=student, teacher=teacher, samples=5_000)
+    change, words = WRONG[kind]
+    with pytest.raises(InputError, match=words):
+        check(**(arguments | change))
+
+
+def test_no_students_are_refused():
+    generator, model = single(60, 30, "relu")
+    with pytest.raises(InputError, match="no student"):
+        check_families(generator, model, {})
+
+
+def test_float32_modules_and_threads_of_torch_give_the_same_verdict():
+    generator, model = single(60, 30, "relu")
+    once = check(generator, model, *pair(60, 30), samples=20_000)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        again = check(generator.to(dtype=torch.float32), model, *pair(60, 30), samples=20_000, workers=2)
+    finally:
+        torch.set_num_threads(threads)
+    for ours, others in zip(once.findings, again.findings, strict=True):
+        assert ours.value == pytest.approx(others.value, abs=1e-4)
+
+
+# --- sizes and power ---
+
+
+@pytest.mark.slow
+def test_the_error_rejects_gaussian_fields_at_the_level():
+    """The end metric over two thousand nulls: fields that are Gaussian, with a covariance that nobody knows."""
+    rng = np.random.default_rng(11)
+    of = learner(*networks(), 30, 12, "latents")
+    C = covariance(4, rng)
+    rejected, covered = [], []
+    for _ in range(2000):
+        u = rng.standard_normal((4000, 4)) @ np.linalg.cholesky(C).T
+        pilot = Pilot.of(u)
+        sums = FieldSums.empty(pilot, of.functionals(u[:1]).shape[1])
+        for g, part in enumerate(np.array_split(u, 16)):
+            y = part @ pilot.P.T
+            sums.add(g, (ge.maths.hermite.Powers.of(y), of.functionals(part).sum(axis=0), y))
+        row = next(iter(equivalence._effects(sums, of, None, 0.01)))
+        rejected.append(row.p < 0.05)
+        covered.append(row.low <= 0 <= row.high)
+    assert 0.03 < np.mean(rejected) < 0.07
+    assert np.mean(covered) > 0.9
