@@ -535,15 +535,15 @@ def test_families_have_the_length_of_random_weights(units):
 
 
 WRONG = {
-    "no generator": (dict(generator=3), "the generator is an int"),
-    "another model": (dict(model=ge.GaussianModel.isotropic(3)), "the model has 3 inputs"),
-    "too few": (dict(samples=100), "samples=100"),
-    "tolerance": (dict(tolerance=0), "tolerance"),
-    "effect": (dict(effect=-1), "effect"),
-    "workers": (dict(workers=0), "workers"),
-    "seed": (dict(seed=-1), "seed"),
-    "student": (dict(student=np.ones((1, 3))), "the student's weights"),
-    "no field": (dict(student=None, teacher=None), "expected 1 to 32"),
+    "no generator": ({"generator": 3}, "the generator is an int"),
+    "another model": ({"model": ge.GaussianModel.isotropic(3)}, "the model has 3 inputs"),
+    "too few": ({"samples": 100}, "samples=100"),
+    "tolerance": ({"tolerance": 0}, "tolerance"),
+    "effect": ({"effect": -1}, "effect"),
+    "workers": ({"workers": 0}, "workers"),
+    "seed": ({"seed": -1}, "seed"),
+    "student": ({"student": np.ones((1, 3))}, "the student's weights"),
+    "no field": ({"student": None, "teacher": None}, "expected 1 to 32"),
 }
 
 
@@ -551,7 +551,7 @@ WRONG = {
 def test_wrong_calls_get_a_sentence(kind):
     generator, model = single(60, 30, "relu")
     student, teacher = pair(60, 30)
-    arguments = dict(generator=generator, model=model, student=student, teacher=teacher, samples=5_000)
+    arguments = {"generator": generator, "model": model, "student": student, "teacher": teacher, "samples": 5_000}
     change, words = WRONG[kind]
     with pytest.raises(InputError, match=words):
         check(**(arguments | change))

@@ -29,7 +29,7 @@ def parts(y, G=16):
 
 def naive_coefficients(y):
     """E of the products of Hermite polynomials, index by index."""
-    n, d = y.shape
+    _n, d = y.shape
     found = []
     for order in (1, 2, 3, 4):
         H = np.zeros((d,) * order)

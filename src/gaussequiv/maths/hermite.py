@@ -91,9 +91,10 @@ class Powers:
 
 
 def coefficients(sums: Sequence[Powers], A: Array, b: Array) -> Iterator[tuple[Array, Array, Array, Array]]:
-    r"""H_1 to H_4 of A y + b for many sums, with A (..., d, d) and b (..., d) of each, as stacks of several at a time.
+    r"""H_1 to H_4 of A y + b for many sums, with A (G, d, d) and b (G, d) or one for all, as stacks.
 
-    With the averages M_k of products, symmetrised, $H_3 = M_3 - 3\, \delta m$ and $H_4 = M_4 - 6\, \delta M_2 + 3\, \delta\delta$.
+    With the averages M_k of products, symmetrised, $H_3 = M_3 - 3\, \delta m$ and
+    $H_4 = M_4 - 6\, \delta M_2 + 3\, \delta\delta$.
     """
     d, G = sums[0].dim, len(sums)
     A, b = np.broadcast_to(A, (G, d, d)), np.broadcast_to(b, (G, d))
