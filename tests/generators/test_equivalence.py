@@ -443,12 +443,29 @@ def test_teachers_on_the_inputs_and_data_sets():
     student, teacher = ge.TwoLayer.random(2, 60, "erf", 1), ge.TwoLayer.random(1, 60, "erf", 2)
     found = check(generator, model, student, teacher, teacher_on="inputs", samples=40_000)
     assert found["moments"].word is Word.CONSISTENT
-    data = generators.dataset(np.random.default_rng(0).gamma(1.0, size=(3000, 20)).astype(np.float32))
+    data = generators.dataset(np.random.default_rng(0).gamma(1.0, size=(6000, 20)).astype(np.float32))
     W = np.zeros((1, 20))
     W[0, 0] = 1
     found = check(data, generators.estimate(data), W, samples=20_000)
     assert found["shape"].word is Word.VIOLATED
     assert found["moments"].word is not Word.VIOLATED
+    assert found.samples == 16 * 375
+
+
+def test_samples_of_a_data_set_are_taken_once():
+    """Drawn with replacement, or in the order of their classes, samples of a Gaussian law would not look like those."""
+    rows = np.random.default_rng(1).standard_normal((5000, 20)).astype(np.float32)
+    rows = rows[np.argsort(rows[:, 0])]
+    data, W = generators.dataset(rows), np.eye(20)[:4]
+    found = check(data, generators.estimate(data), W, samples=100_000)
+    assert found["shape"].p > 1e-3
+    assert found["shape"].low == 0
+    assert found.samples == 15 * 313
+    going = Pass(data, {"a": learner(W, None, 20, 0, "latents")}, (np.zeros(20), np.zeros(0)), 5000, 0)
+    seen = np.concatenate([going._fields(i, 313)[0] for i in range(15)])
+    assert len(np.unique(seen[:, 0])) == len(seen)
+    with pytest.raises(InputError, match="expected 4096"):
+        check(generators.dataset(rows[:4000]), None, W)
 
 
 @pytest.mark.parametrize(

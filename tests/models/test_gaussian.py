@@ -228,3 +228,13 @@ def test_what_is_no_covariance_is_none_in_any_units(scale):
         ge.GaussianModel(scale * np.eye(2), np.sqrt(scale) * np.ones((2, 1)))
     model = ge.GaussianModel(scale * np.eye(2), np.sqrt(scale / 2) * np.ones((2, 1)))  # the boundary
     np.testing.assert_allclose(model.spectrum, scale)
+
+
+@pytest.mark.parametrize("kind", ["sign", "relu", "erf", "abs"])
+@pytest.mark.parametrize("N", [3, 200])
+def test_one_latent_is_a_model(kind, N):
+    """All inputs are functions of one number: signs of it are equal, to the last bit."""
+    F = np.random.default_rng(N).standard_normal((N, 1))
+    model = ge.GaussianModel.single_layer(F, kind)
+    if kind == "sign":
+        np.testing.assert_array_equal(model.Omega, np.sign(F @ F.T))

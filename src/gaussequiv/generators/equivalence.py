@@ -27,6 +27,7 @@ import numpy as np
 from scipy import stats
 
 from gaussequiv.errors import InputError, a_kind, integer, number
+from gaussequiv.generators.datasets import Dataset
 from gaussequiv.generators.fields import FieldSums, Pass
 from gaussequiv.generators.learners import Learner, learner
 from gaussequiv.maths import hermite, sliced
@@ -231,7 +232,8 @@ def check(
             weights (K, N), of which no error is known.
         teacher: a `TwoLayer`, a `Perceptron`, or weights (M, D).
         teacher_on: "latents" or "inputs".
-        samples: n, in whole chunks of 1,024. The sums are of all of them, the sliced distance of the first 32,768.
+        samples: n, in whole chunks of 1,024. The sums are of all of them, the sliced distance of the first 32,768. Of a
+            `Dataset` each sample is taken once, in random order: what is looked at is the law that it came from.
         seed: of the latents; those of estimates, trainings and tests with it are others.
         workers: threads; the result does not depend on their number.
         tolerance: of distances, in standard deviations of a field.
@@ -292,6 +294,10 @@ def check_families(
             "expected that of the generator"
         )
     samples, workers = integer("samples", samples, LEAST), integer("workers", workers)
+    if isinstance(generator, Dataset):
+        if len(generator) < LEAST:
+            raise InputError(f"{generator.name} has {len(generator)} samples; expected {LEAST} at least for a check")
+        samples = min(samples, len(generator))
     tolerance, effect = number("tolerance", tolerance, positive=True), number("effect", effect, positive=True)
     if not students:
         raise InputError("there is no student; expected at least one")

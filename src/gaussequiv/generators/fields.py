@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from gaussequiv.errors import InputError
 from gaussequiv.generators.collection import EVERY
 from gaussequiv.generators.conformance import checked_sample
+from gaussequiv.generators.datasets import Dataset
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.learners import Learner
 from gaussequiv.generators.plan import GROUPS, Plan
@@ -167,7 +169,8 @@ class Pass:
         generator: anything with `sample(n, rng)`.
         learners: by name.
         means: of inputs and latents, which are subtracted.
-        samples: n, of which there are as many as fill the last chunk.
+        samples: n, of which there are as many as fill the last chunk; of a data set each sample is taken once at the most,
+            in random order, so that what is left over when the last chunk is full is not.
         seed: of the latents.
 
     """
@@ -183,7 +186,7 @@ class Pass:
     ) -> dict[str, FieldSums]:
         """The sums of all samples; with a folder an interruption loses half a minute at most, and more samples go on."""
         size = Plan(self.samples).chunk
-        chunks = -(-self.samples // size)
+        chunks = self.samples // size if isinstance(self.generator, Dataset) else -(-self.samples // size)
         file = None if folder is None else folder / f"fields-{self._key()[:16]}.safetensors"
         done, sums = self._found(file)
         if done > chunks:
@@ -243,7 +246,7 @@ class Pass:
         """Fields (n, L) of every learner on a chunk."""
         rng = stream(self.seed, Purpose.CHECK, chunk=index, lane=LANE)
         try:
-            latents, inputs = self._sampled(size, rng)
+            latents, inputs = self._sampled(index, size, rng)
         except InputError as error:
             raise InputError(f"chunk {index} of the check (seed {self.seed}): {error}") from error
         mean_x, mean_c = self.means
@@ -259,13 +262,22 @@ class Pass:
             found.append(own if teacher is None else np.concatenate([own, teacher], axis=1))
         return found
 
-    def _sampled(self, size: int, rng: np.random.Generator) -> tuple[Array, Any]:
+    def _sampled(self, index: int, size: int, rng: np.random.Generator) -> tuple[Array, Any]:
         """Latents, and inputs as a tensor of a `Generator`, where it is."""
+        if isinstance(self.generator, Dataset):
+            rows = self.generator.rows[self._order[index * size : (index + 1) * size]]
+            return np.zeros((len(rows), 0)), torch.from_numpy(np.array(rows, dtype=float))
         if isinstance(self.generator, Generator):
             latents, inputs = self.generator.draw(size, rng)
             return latents.numpy(), inputs
         c, x = checked_sample(self.generator, size, rng)
         return np.asarray(c, dtype=float), torch.from_numpy(np.array(x, dtype=float))
+
+    @cached_property
+    def _order(self) -> Any:
+        """A random order of the samples of a data set: a sample that comes twice would look like an atom."""
+        assert isinstance(self.generator, Dataset)
+        return stream(self.seed, Purpose.CHECK, lane=LANE).permutation(len(self.generator))
 
     def _key(self) -> str:
         """Hash of what the sums depend on."""

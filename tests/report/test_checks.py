@@ -1,0 +1,303 @@
+"""The commands `check` and `reproduce`: words, exit codes, files, and what is found again."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tomli_w
+from scipy import stats
+
+import cases
+import gaussequiv as ge
+from gaussequiv import generators, report, simulation
+from gaussequiv.errors import InputError
+from gaussequiv.generators.equivalence import Word
+from gaussequiv.generators.fields import Pass
+from gaussequiv.report import checks as checks_module
+from gaussequiv.report import reproduce
+from gaussequiv.report.batch_runs import BatchRun
+from gaussequiv.report.checks import Checks, structure
+from gaussequiv.report.experiments import Run
+from gaussequiv.report.settings import Experiment
+
+SMALL = {
+    "generator": {"name": "single-layer", "input_dim": 200, "latent_dim": 100},
+    "times": {"end": 2.0, "points": 4},
+    "check": {"samples": 70_000, "gradients": 60, "trained": [0.5, 1.0]},
+    "simulation": {"seeds": 3, "test_samples": 50},
+}
+FEW = {**SMALL, "generator": {"name": "single-layer", "input_dim": 200, "latent_dim": 2}}
+
+
+def call(*arguments):
+    command = [sys.executable, "-m", "gaussequiv.report.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def file_of(tmp_path, values):
+    path = tmp_path / "small.toml"
+    path.write_text(tomli_w.dumps(values))
+    return path
+
+
+def run_of(values, tmp_path, kind=Run):
+    return kind(Experiment.model_validate(values), tmp_path / "run", lambda *_: None)
+
+
+def test_check_says_consistent_writes_its_page_and_exits_with_zero(tmp_path):
+    done = call("check", file_of(tmp_path, SMALL), "--out", "run")
+    assert done.returncode == 0, done.stderr + done.stdout
+    lines = done.stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines if not line.startswith(" ")][:3] == ["consistent"] * 3
+    for word in (
+        "for comparison, other weights:",
+        "certificate: W1 <=",
+        "sign smoothed",
+        "norm-only bound: none",
+        "structure: N 200",
+    ):
+        assert word in done.stdout
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {
+        "check.json",
+        "check.html",
+        "check-1.png",
+        "check-2.png",
+        "check-3.png",
+        "student-at-1.safetensors",
+    } <= names
+    found = json.loads((tmp_path / "run" / "check.json").read_text())
+    assert set(found["verdicts"]) == {
+        "student",
+        "trained to t = 1",
+        "trained to t = 2",
+        "ones",
+        "top",
+        "columns",
+        "sparse",
+    }
+    assert found["verdicts"]["student"]["decides"]
+    assert not found["verdicts"]["sparse"]["decides"]
+    html = (tmp_path / "run" / "check.html").read_text()
+    page = cases.Balanced()
+    page.feed(html)
+    assert page.open == []
+    assert page.seen.count("svg") == 3
+    assert "consistent" in html
+    assert call("compare", file_of(tmp_path, SMALL), "--out", "run").returncode == 0
+    assert "trained to t = 2: consistent" in (tmp_path / "run" / "index.html").read_text()
+
+
+def test_check_says_violated_and_exits_with_one(tmp_path):
+    done = call("check", file_of(tmp_path, FEW), "--samples", 20_000, "--out", "run")
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("violated: beyond tolerance")
+    assert "there are 2 latents only" in done.stdout
+    assert (tmp_path / "run" / "check.html").is_file()
+    assert "violated" in (tmp_path / "run" / "check.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["check.samples=100"], "check.samples"),
+        (["check.gradients=10"], "at least 50 gradients"),
+        (["check.beside=['unknown']"], "check.beside"),
+        (["check.trained=[0]"], "check.trained"),
+        (["learning.lr=[0.1,0.2]"], "one student"),
+        (["generator.latent_dim=1", "check.trained=[]", "check.beside=['columns']"], "check.beside"),
+        (["check.tolerance=0"], "check.tolerance"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_exit_code_two(settings, words, tmp_path):
+    done = call("check", file_of(tmp_path, SMALL), *[part for s in settings for part in ("--set", s)], "--out", "run")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_second_check_trains_nothing_and_draws_nothing(tmp_path, monkeypatch):
+    first = Checks.of(run_of(SMALL, tmp_path))
+    words = {name: str(found) for name, found in first.verdicts.items()}
+
+    def refuse(*arguments, **named):
+        raise AssertionError
+
+    monkeypatch.setattr(simulation, "train", refuse)
+    monkeypatch.setattr(Pass, "_part", refuse)
+    again = Checks.of(run_of(SMALL, tmp_path))
+    assert {name: str(found) for name, found in again.verdicts.items()} == words
+
+
+def test_a_changed_experiment_trains_anew(tmp_path):
+    first = Checks.of(run_of(SMALL, tmp_path)).deciding["trained to t = 2"].weights
+    other = {**SMALL, "learning": {"lr": 0.5}}
+    assert not np.allclose(Checks.of(run_of(other, tmp_path)).deciding["trained to t = 2"].weights, first)
+    seeded = {**SMALL, "check": {**SMALL["check"], "seed": 3}}
+    assert not np.allclose(Checks.of(run_of(seeded, tmp_path)).deciding["trained to t = 2"].weights, first)
+
+
+def test_trained_students_are_those_of_the_simulation(tmp_path):
+    run = run_of(SMALL, tmp_path)
+    ours = Checks.of(run).deciding["trained to t = 1"]
+    np.testing.assert_array_equal(ours.weights, simulation.train(run.problem, run.generator, time=1.0).weights)
+
+
+BATCH = {
+    "generator": {"name": "single-layer", "input_dim": 200, "latent_dim": 100, "activation": "relu"},
+    "batch": {"loss": "logistic", "penalty": [0.1, 1.0, 10.0], "alpha": [0.5, 2.0]},
+    "check": {"samples": 50_000, "gradients": 0, "trained": [0.5, 2.0], "beside": ["ones"]},
+}
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_full_batch_scores(features, tmp_path):
+    values = {**BATCH, **({"features": {"kind": "gaussian", "width": 150}} if features else {})}
+    checks = Checks.of(run_of(values, tmp_path, BatchRun))
+    found = checks.verdicts["trained at alpha = 2"]
+    assert found.error_name == "classification error"
+    assert found.word is not Word.VIOLATED
+    assert 0.05 < found.error < 0.5
+    assert checks.certificate == "no certificate was asked for (check.gradients = 0)"
+    assert checks.lines
+    np.testing.assert_array_equal(
+        Checks.of(run_of(values, tmp_path, BatchRun)).deciding["trained at alpha = 2"],
+        checks.deciding["trained at alpha = 2"],
+    )
+
+
+def test_best_penalties_are_those_of_the_theory(tmp_path):
+    values = {**BATCH, "batch": {**BATCH["batch"], "penalty": "optimal", "loss": "square"}}
+    checks = Checks.of(run_of(values, tmp_path, BatchRun))
+    assert set(checks.deciding) == {"trained at alpha = 0.5", "trained at alpha = 2"}
+    assert checks.verdicts["trained at alpha = 2"].error_name == "square error"
+
+
+def test_data_sets_have_no_certificate_and_teachers_on_the_inputs(tmp_path):
+    data = tmp_path / "data.npy"
+    np.save(data, np.random.default_rng(0).standard_normal((20_000, 50)).astype(np.float32))
+    values = {**SMALL, "generator": {"name": str(data)}}
+    checks = Checks.of(run_of(values, tmp_path))
+    assert "data set" in checks.certificate
+    assert checks.verdicts["student"]["moments"].word is Word.CONSISTENT
+    assert checks.verdicts["student"]["shape"].word is Word.CONSISTENT
+    assert "columns" not in checks.beside
+
+
+# --- what they are made of ---
+
+
+@pytest.mark.parametrize("loss", ["square", "logistic", "hinge"])
+def test_fitted_weights_are_at_the_minimum(loss):
+    """No step from them lowers the risk on their samples, which are those of no simulation."""
+    model = ge.GaussianModel.single_layer(generators.gaussian_matrix(30, 15), "tanh")
+    teacher = ge.Perceptron(np.random.default_rng(0).standard_normal(15), "sign")
+    problem = ge.FullBatch(model, teacher, loss, penalty=0.3)
+    generator = generators.single_layer(generators.gaussian_matrix(30, 15), "tanh")
+    w = simulation.fit(problem, generator, alpha=2.0, seed=4)
+    assert w.shape == (30,)
+    np.testing.assert_array_equal(w, simulation.fit(problem, generator, alpha=2.0, penalty=0.3, seed=4))
+    assert not np.allclose(w, simulation.fit(problem, generator, alpha=2.0, seed=5))
+    data = simulation.batch._Data(problem, generator, 4, simulation.batch.device_of("cpu"))
+    x, y = (part.numpy() for part in data.draw(60, ge.models.streams.Purpose.PRETRAIN, 0))
+    phi = {
+        "square": lambda z: (y - z) ** 2 / 2,
+        "logistic": lambda z: np.log1p(np.exp(-y * z)),
+        "hinge": lambda z: np.maximum(1 - y * z, 0),
+    }
+
+    def risk(w):
+        return phi[loss](x @ w).sum() + 0.15 * w @ w
+
+    rng = np.random.default_rng(1)
+    for size in (1e-3, 1e-1):
+        for _ in range(30):
+            assert risk(w + size * rng.standard_normal(30)) >= risk(w) - 1e-9
+
+
+def test_a_fit_without_a_minimum_is_refused():
+    model = ge.GaussianModel.isotropic(20)
+    problem = ge.FullBatch(model, ge.Perceptron(np.ones(20), "sign"), "logistic", penalty=1.0)
+    with pytest.raises(InputError, match="no minimum"):
+        simulation.fit(problem, model, alpha=1.0, penalty=0.0)
+
+
+def test_the_structure_is_that_of_its_definitions():
+    model = cases.correlated_model(N=40)
+    W = np.stack([np.ones(40), np.eye(40)[0]])
+    found = structure(model, W)
+    rho = np.linalg.eigvalsh(model.Omega)
+    assert found["effective rank"] == pytest.approx(rho.sum() ** 2 / (rho**2).sum())
+    assert found["largest eigenvalue / trace"] == pytest.approx(rho.max() / rho.sum())
+    assert found["participation ratio of the weights"] == pytest.approx(1 / 40)
+    assert found["largest weight / sqrt(N)"] == pytest.approx(1 / np.sqrt(40))
+    correlations = np.abs(model.Omega / np.sqrt(np.outer(np.diag(model.Omega), np.diag(model.Omega))))
+    assert found["largest correlation of two inputs"] == pytest.approx(correlations[~np.eye(40, dtype=bool)].max())
+
+
+@pytest.mark.parametrize("fields", [1, 4, 12])
+def test_a_verdict_draws_itself(fields, tmp_path):
+    generator = generators.single_layer(generators.gaussian_matrix(60, 30), "relu")
+    found = generators.check(generator, None, np.random.default_rng(0).standard_normal((fields, 60)), samples=5_000)
+    path = tmp_path / "verdict.png"
+    figure = found.plot(path)
+    assert path.stat().st_size > 10_000
+    assert len(figure.axes) == 4
+    assert report.draw_verdict(found) is not None
+    assert not (tmp_path / "other.gif").exists()
+    with pytest.raises(InputError, match="suffix"):
+        found.plot(tmp_path / "other.gif")
+
+
+def test_a_mode_that_carries_the_variance_is_noted(tmp_path, monkeypatch):
+    checks = Checks.of(run_of({**SMALL, "check": {**SMALL["check"], "gradients": 0, "trained": []}}, tmp_path))
+    assert not checks._warnings
+    monkeypatch.setattr(checks_module, "LARGEST", 1e-3)
+    assert any("one mode carries" in line for line in checks._warnings)
+
+
+# --- reproduce ---
+
+
+def test_an_unknown_figure_is_refused():
+    done = call("reproduce", "everything")
+    assert done.returncode == 2
+    assert "expected one of rate" in done.stderr
+
+
+def test_the_slope_is_that_of_a_power_law():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(300):
+        N = np.array([50, 100, 200, 400, 800])
+        error = 0.05 * N**-0.7
+        value = N**-0.7 + error * rng.standard_normal(5)
+        rows = [{"N": n, "distance": d, "distance_se": e} for n, d, e in zip(N, value, error, strict=True)]
+        found.append(reproduce._slope(rows))
+    slopes, errors = np.array(found).T
+    z = (slopes + 0.7) / errors
+    assert abs(z.mean()) < 0.3
+    assert 0.7 < z.std() < 1.2
+    assert stats.kstest(z, "norm").pvalue > 1e-4
+
+
+@pytest.mark.slow
+def test_the_rate_is_one_over_n_for_random_and_its_root_for_aligned_weights(tmp_path):
+    lines, (numbers, picture) = reproduce.reproduced("rate", tmp_path, 1, True, lambda *_: None)
+    rows = json.loads(numbers.read_text())
+    assert picture.stat().st_size > 10_000
+    assert len(lines) == len(reproduce.CASES)
+    for case in reproduce.CASES:
+        slope, error = reproduce._slope([row for row in rows if row["case"] == case.name])
+        assert abs(slope - case.law) < max(3.5 * error, 0.1)
+    aligned = [row for row in rows if row["case"] == "ReLU, w = ones"]
+    scaled = [row["distance"] * np.sqrt(row["N"]) for row in aligned]
+    assert max(scaled) < 1.2 * min(scaled)
+    for row in rows:
+        assert row["bound"] > row["distance"] / 2
+    calls = []
+    again, _ = reproduce.reproduced("rate", tmp_path, 1, True, lambda *given: calls.append(given))
+    assert again == lines
+    assert not calls  # everything was there
