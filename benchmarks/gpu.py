@@ -7,6 +7,7 @@ running averages in float32; what it leaves out: seeds by chunk, centring, float
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from gaussequiv import generators
@@ -80,6 +81,15 @@ def main() -> None:
                 speed = rate(lambda there=there, p=products, w=workers: ours(there, p, w))
                 print(f"{name}: ours, {products}, {workers} threads: {speed:.3g} samples/s")
         print(f"{name}: the usual loop {rate(lambda there=there: usual(there)):.3g} samples/s")
+    student, teacher = (np.random.default_rng(0).standard_normal((8, size)) for size in (N, 100))
+    for samples in (131_072, 1_048_576):
+        start = time.perf_counter()
+        found = generators.check(there, None, student, teacher, samples=samples, workers=4)
+        seconds = time.perf_counter() - start
+        print(f"dcgan-random-32: check of 16 fields, {samples} samples: {seconds:.1f} s, {found.sentence}")
+    start = time.perf_counter()
+    bound = generators.certificate(there, student[:2], teacher[:2], draws=1000)
+    print(f"dcgan-random-32: {bound}: {time.perf_counter() - start:.1f} s")
     start = time.perf_counter()
     model = generators.estimate(there, 262_144, products="float32", workers=4)
     seconds = time.perf_counter() - start

@@ -138,6 +138,29 @@ def test_full_batch(loss):
     close(curves[1].test_error, curves[0].test_error, 1e-6)
 
 
+@needs_gpu
+@pytest.mark.parametrize("name", ["single-layer", "dcgan-random"])
+def test_checks_and_certificates(name, tmp_path):
+    """Sums are those of the CPU to rounding, and of the GPU to the last bit: a check goes on from its file."""
+    here = generator(name)
+    N, D = here.input_dim, here.latent_dim
+    W, B = (np.random.default_rng(seed).standard_normal((2, size)) for seed, size in ((1, N), (2, D)))
+    student, teacher = ge.TwoLayer(W, [1.0, -1.0], "erf"), ge.TwoLayer(B, [1.0, 1.0], "erf")
+    found, bounds = [], []
+    for device in ("cpu", "cuda"):
+        there = here.to(device=device)
+        found.append(generators.check(there, None, student, teacher, samples=20_480))
+        bounds.append(generators.certificate(there, student, teacher, draws=100))
+    for ours, others in zip(found[1].findings, found[0].findings, strict=True):
+        assert ours.value == pytest.approx(others.value, abs=1e-4)
+    assert bounds[1].variance == pytest.approx(bounds[0].variance, rel=1e-3)
+    there = here.to(device="cuda")
+    generators.check(there, None, student, teacher, samples=9_216 * 2, folder=tmp_path)
+    again = generators.check(there, None, student, teacher, samples=20_480, folder=tmp_path, workers=3)
+    for ours, others in zip(again.findings, found[1].findings, strict=True):
+        assert ours.value == others.value
+
+
 def test_full_precision_is_restored_by_the_last_thread_that_leaves():
     switches = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [switch.allow_tf32 for switch in switches]
