@@ -253,6 +253,39 @@ class TestEstimate:
         benchmark.pedantic(go, rounds=2, warmup_rounds=1)
 
 
+@pytest.mark.benchmark(group="check of 16 fields, 100,352 samples of relu(F c), N = 1000, D = 500")
+class TestCheck:
+    """The whole battery beside the samples alone, and beside one kernel statistic of a tenth of the fields."""
+
+    generator = generators.single_layer(generators.gaussian_matrix(1000, 500), "relu")
+    students, teachers = (np.random.default_rng(0).standard_normal((8, size)) for size in (1000, 500))
+
+    def test_ours(self, benchmark):
+        benchmark.pedantic(
+            lambda: generators.check(self.generator, None, self.students, self.teachers), rounds=2, warmup_rounds=0
+        )
+
+    def test_samples_alone(self, benchmark):
+        def go():
+            for chunk in range(98):
+                self.generator.draw(1024, chunk)
+
+        benchmark.pedantic(go, rounds=2, warmup_rounds=0)
+
+    def test_plain_energy_distance_of_ten_thousand(self, benchmark):
+        """The usual O(n^2) statistic, beside Gaussian samples of as many."""
+        y, z = np.random.default_rng(1).standard_normal((2, 10_000, 16))
+
+        def mean_distance(a, b):
+            squares = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+            return np.sqrt(np.maximum(squares, 0.0)).mean()
+
+        def go():
+            2 * mean_distance(y, z) - mean_distance(y, y) - mean_distance(z, z)
+
+        benchmark.pedantic(go, rounds=1, warmup_rounds=0)
+
+
 @pytest.mark.benchmark(group="samples of the trained DCGAN, 4096")
 def test_dcgan_forward(benchmark):
     generator = generators.load("dcgan")
