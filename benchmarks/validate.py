@@ -644,8 +644,8 @@ large N is not reached: the equations want lr rho_max / N small, and the trained
 
 `gaussequiv check` (docs/equivalence.md): 200,000 samples, K = M = 2, the demo's student as it begins, after one-pass SGD to t = 3
 and t = 30, and other weights beside. Distances in standard deviations of a field, effects in percent of the error, 95 %
-intervals; `moved` is relative to the prediction of the model (closed forms; for images and the deep one estimated from 100,000 samples). The
-last column is the certificate for the student as it begins, from 400 gradients.
+intervals; `moved` is relative to the prediction of the model (closed forms; for images and the deep one estimated from 100,000
+samples). The last column is the certificate for the student as it begins, from 400 gradients.
 
 {checks}
 
