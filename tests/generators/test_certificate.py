@@ -111,7 +111,7 @@ def test_signs_are_smoothed_and_the_bound_holds(N, D, aligned):
     F = generators.gaussian_matrix(N, D)
     w = F[:, 0] * sqrt(N) / np.linalg.norm(F[:, 0]) if aligned else rng.standard_normal(N)
     generator = generators.single_layer(F, "sign")
-    found = certificate(generator, w[None], draws=300)
+    found = certificate(generator, w[None], draws=150)
     assert found.smoothing > 0
     assert w1(field_of(generator, w)) <= found.w1
     if D > 2:

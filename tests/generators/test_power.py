@@ -76,8 +76,13 @@ def rejected(kind, seed):
     return sqrt(max(np.mean(distances), 0.0)), np.mean(rows, axis=0)
 
 
+STRONG = ("sign D = 10", "sign, 2 non-zeros", "sign D = 2", "heavy-tailed latents", "an atom")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", MEASURED)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.full if kind in STRONG else ()) for kind in MEASURED]
+)
 def test_power_is_that_of_the_measured_battery(kind):
     distance, rates = rejected(kind, 0)
     expected, *measured = MEASURED[kind]

@@ -1,6 +1,7 @@
 """The commands `check` and `reproduce`: words, exit codes, files, and what is found again."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -25,7 +26,7 @@ from gaussequiv.report.settings import Experiment
 SMALL = {
     "generator": {"name": "single-layer", "input_dim": 200, "latent_dim": 100},
     "times": {"end": 2.0, "points": 4},
-    "check": {"samples": 70_000, "gradients": 60, "trained": [0.5, 1.0]},
+    "check": {"samples": 8_192, "gradients": 60, "trained": [0.5, 1.0]},
     "simulation": {"seeds": 3, "test_samples": 50},
 }
 FEW = {**SMALL, "generator": {"name": "single-layer", "input_dim": 200, "latent_dim": 2}}
@@ -46,8 +47,9 @@ def run_of(values, tmp_path, kind=Run):
     return kind(Experiment.model_validate(values), tmp_path / "run", lambda *_: None)
 
 
+@pytest.mark.slow
 def test_check_says_consistent_writes_its_page_and_exits_with_zero(tmp_path):
-    done = call("check", file_of(tmp_path, SMALL), "--out", "run")
+    done = call("check", file_of(tmp_path, SMALL), "--samples", 50_000, "--out", "run")
     assert done.returncode == 0, done.stderr + done.stdout
     lines = done.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines if not line.startswith(" ")][:3] == ["consistent"] * 3
@@ -91,7 +93,8 @@ def test_check_says_consistent_writes_its_page_and_exits_with_zero(tmp_path):
 
 
 def test_check_says_violated_and_exits_with_one(tmp_path):
-    done = call("check", file_of(tmp_path, FEW), "--samples", 20_000, "--out", "run")
+    few = {**FEW, "check": {**SMALL["check"], "trained": [], "gradients": 0}}
+    done = call("check", file_of(tmp_path, few), "--samples", 10_000, "--out", "run")
     assert done.returncode == 1, done.stderr
     assert done.stdout.startswith("violated: beyond tolerance")
     assert "there are 2 latents only" in done.stdout
@@ -106,9 +109,19 @@ def test_check_says_violated_and_exits_with_one(tmp_path):
         (["check.gradients=10"], "at least 50 gradients"),
         (["check.beside=['unknown']"], "check.beside"),
         (["check.trained=[0]"], "check.trained"),
+        (["check.tolerance=0"], "check.tolerance"),
+    ],
+)
+def test_wrong_settings_get_a_sentence(settings, words, tmp_path):
+    with pytest.raises(InputError, match=re.escape(words)):
+        Experiment.read(file_of(tmp_path, SMALL), settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
         (["learning.lr=[0.1,0.2]"], "one student"),
         (["generator.latent_dim=1", "check.trained=[]", "check.beside=['columns']"], "check.beside"),
-        (["check.tolerance=0"], "check.tolerance"),
     ],
 )
 def test_mistakes_get_one_sentence_and_exit_code_two(settings, words, tmp_path):
@@ -261,10 +274,12 @@ def test_a_mode_that_carries_the_variance_is_noted(tmp_path, monkeypatch):
 # --- reproduce ---
 
 
-def test_an_unknown_figure_is_refused():
-    done = call("reproduce", "everything")
-    assert done.returncode == 2
-    assert "expected one of rate" in done.stderr
+def test_an_unknown_figure_and_a_file_in_the_place_of_its_folder_are_refused(tmp_path):
+    with pytest.raises(InputError, match="expected one of rate"):
+        reproduce.reproduced("everything", tmp_path, 1, True, lambda *_: None)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        reproduce.reproduced("rate", tmp_path / "file", 1, True, lambda *_: None)
 
 
 def test_the_slope_is_that_of_a_power_law():
@@ -283,7 +298,7 @@ def test_the_slope_is_that_of_a_power_law():
     assert stats.kstest(z, "norm").pvalue > 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_rate_is_one_over_n_for_random_and_its_root_for_aligned_weights(tmp_path):
     lines, (numbers, picture) = reproduce.reproduced("rate", tmp_path, 1, True, lambda *_: None)
     rows = json.loads(numbers.read_text())

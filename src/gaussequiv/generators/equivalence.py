@@ -182,6 +182,8 @@ class Verdict:
             case Word.VIOLATED:
                 bad = [f.name for f in self.findings if f.decides != "nothing" and f.word is Word.VIOLATED]
                 harm = f"beyond tolerance: {', '.join(bad)}"
+                if self.error_name and self["error"].word is Word.CONSISTENT and not {"error", "moved"} & set(bad):
+                    harm += f", which the {self.error_name} does not feel"
             case _:
                 more = (
                     f"about {_rounded(self.needed)} samples would decide"
