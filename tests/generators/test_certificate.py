@@ -172,6 +172,106 @@ def test_teachers_on_the_inputs_are_fields_of_the_inputs():
     assert ours.variance == pytest.approx(both.variance, rel=1e-8)
 
 
+# --- what an attack found ---
+
+
+class Map(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, c):
+        return self.function(c)
+
+
+def of(function, D):
+    return Generator(Map(function), latent=D, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("frequency", [3, 4])
+def test_beside_a_gaussian_field_the_worse_one_is_bounded(frequency):
+    """The variance of T is noisy there; the search may not walk away from what it cannot tell."""
+    generator = of(lambda c: torch.cat([c[:, :1], 2**0.5 * torch.sin(frequency * c[:, 1:])], dim=1), 2)
+    truth = w1(field_of(generator, np.array([0.0, 1.0])))
+    bounds = [certificate(generator, np.eye(2), draws=400, seed=seed).w1 for seed in range(10)]
+    assert np.mean(np.array(bounds) >= truth) >= 0.9
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda c: c + 0.05 * torch.sign(c),
+        lambda c: c + 0.5 * (torch.round(2 * c) / 2 - c).detach(),
+        lambda c: c + 0.1 * (c**2 - 1).detach(),
+        lambda c: torch.relu(c) + 0.03 * (c > 0.5).double(),
+    ],
+)
+def test_small_jumps_and_hidden_gradients_are_refused(function):
+    with pytest.raises(InputError, match="jumps somewhere"):
+        certificate(of(function, 1), np.ones((1, 1)), draws=100)
+
+
+@pytest.mark.parametrize("kind", ["relu", "abs", "dcgan-random", "vae"])
+def test_kinks_are_no_jumps(kind):
+    generator = generators.load(kind) if kind in ("dcgan-random", "vae") else generators.single_layer(np.eye(3), kind)
+    assert certificate(generator, np.ones((1, generator.input_dim)), draws=50).w1 > 0
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e5])
+def test_scales_of_fields_do_not_matter(scale):
+    generator = of(lambda c: torch.cat([c[:, :1], c[:, 1:] ** 2 - 1], dim=1), 2)
+    ours = certificate(generator, np.array([[1.0, 0.0], [0.0, scale]]), draws=300)
+    assert ours.variance == pytest.approx(certificate(generator, np.eye(2), draws=300).variance, rel=1e-6)
+    assert ours.variance > 1
+
+
+def test_signs_of_dependent_fields_and_of_rows_of_any_length():
+    F = generators.gaussian_matrix(60, 30)
+    w = np.random.default_rng(0).standard_normal((1, 60))
+    once = certificate(generators.single_layer(F, "sign"), w, draws=100)
+    twice = certificate(generators.single_layer(F, "sign"), np.concatenate([w, 2 * w]), draws=100)
+    scaled = certificate(generators.single_layer(1e3 * F, "sign"), w, draws=100)
+    assert twice.w1 == pytest.approx(once.w1, rel=1e-6)
+    assert scaled.w1 == pytest.approx(once.w1, rel=1e-6)
+
+
+def test_a_constant_map_is_refused():
+    with pytest.raises(InputError, match="does not vary"):
+        certificate(of(lambda c: 0 * c + 1, 3), np.ones((1, 3)), draws=100)
+
+
+def test_a_hidden_direction_among_many_is_found():
+    rng = np.random.default_rng(1)
+    R = np.linalg.qr(rng.standard_normal((16, 16)))[0]
+    generator = of(lambda c: torch.cat([c[:, :1] ** 2 - 1, c[:, 1:]], dim=1), 16)
+    assert certificate(generator, R, draws=2000).variance > 1.5
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(20), np.full(20, np.nan)])
+def test_norms_of_nothing_are_refused(wrong):
+    with pytest.raises(InputError, match="finite"):
+        norm_bound(generators.gaussian_matrix(20, 10), "erf", wrong)
+
+
+def test_slopes_without_end_have_no_norm_bound():
+    assert norm_bound(generators.gaussian_matrix(20, 10), "quadratic", np.ones(20)).tv == np.inf
+
+
+def test_the_constants_are_those_of_nourdin_and_peccati():
+    found = certificate(of(lambda c: c**2 - 1, 1), np.ones((1, 1)), draws=200)
+    size = sqrt(found.variance + 1.96 * found.error)
+    assert found.w1 == pytest.approx(sqrt(2 / pi) * size)
+    assert found.tv == min(2 * size, 1.0)
+
+
+def test_the_joint_bound_is_scaled_as_its_norms():
+    """W1 of fields of standard deviation s is s times as large: C grows by s^2, Var T by s^4."""
+    generator = of(lambda c: c**2 - 1, 4)
+    W = np.eye(4)[:2]
+    one, ten = certificate(generator, W, draws=200), certificate(generator, 10 * W, draws=200)
+    assert ten.w1_joint == pytest.approx(10 * one.w1_joint, rel=1e-6)
+
+
 # --- norms only ---
 
 

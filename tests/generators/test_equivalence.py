@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.special import expit
 
 import cases
 import gaussequiv as ge
@@ -174,7 +175,7 @@ def test_sums_are_those_of_the_fields():
         sums = found[name]
         total = sum(sums.groups[1:], sums.groups[0])
         assert sums.samples == 4096
-        np.testing.assert_allclose(sums.square(total), u.T @ u / 4096, rtol=1e-10)
+        np.testing.assert_allclose(sums.covariance(total), np.cov(u, rowvar=False, bias=True), rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(sums.functionals.sum(axis=0), of.functionals(u).sum(axis=0), rtol=1e-10, atol=1e-8)
         y = np.concatenate([rows for _, rows in sums.kept])
         np.testing.assert_allclose(y @ sums.pilot.B.T, u, atol=1e-9)
@@ -276,8 +277,10 @@ def test_a_generator_that_fails_names_the_chunk():
             x = np.ones((n, 4)) if n < 300 else np.full((n, 4), np.nan)
             return np.zeros((n, 3)), x
 
-    with pytest.raises(InputError, match="chunk 0 of the check"):
+    with pytest.raises(InputError, match="the first samples of the check: sample returned a NaN"):
         check(Failing(), None, np.ones((1, 4)), samples=16_384)
+    with pytest.raises(InputError, match="chunk 0 of the check"):
+        check(Failing(), ge.GaussianModel(np.eye(4), np.zeros((4, 3))), np.ones((1, 4)), samples=16_384)
 
 
 # --- verdicts ---
@@ -412,6 +415,8 @@ def test_the_square_loss_sees_moments_only():
     assert found["error"].word is Word.CONSISTENT
     assert found["shape"].word is Word.VIOLATED
     assert found.error_name == "square error"
+    linear = [ge.TwoLayer.random(2, size, "linear", 1) for size in (60, 2)]
+    assert check(generator, model, *linear, samples=20_000)["error"].value == 0
 
 
 def test_classification_on_features():
@@ -488,12 +493,22 @@ def test_the_word_of_an_interval(low, high, word):
     assert Finding("error", (low + high) / 2, low, high, 0.05, 0.5).word == word
 
 
+def test_what_is_not_a_number_decides_nothing():
+    assert Finding("shape", np.nan, np.nan, np.nan, 0.05, np.nan).word is Word.INCONCLUSIVE
+
+
 def test_needed_samples_are_those_after_which_the_interval_leaves_the_tolerance():
     row = Finding("shape", 0.04, 0.02, 0.06, 0.05, 0.5)
     n = equivalence._needed(row, 1000)
     assert n == pytest.approx(4000)
     half = 0.02 * sqrt(1000 / n)
     assert 0.04 + half == pytest.approx(0.05)
+    cut = Finding("shape", 0.01, 0.0, 0.06, 0.05, 0.5)  # an interval that begins at zero
+    assert equivalence._needed(cut, 1000) == pytest.approx(1000 * (0.05 / 0.04) ** 2)
+    above = Finding("shape", 0.06, 0.045, 0.07, 0.05, 0.5)
+    assert equivalence._needed(above, 1000) == pytest.approx(1000 * (0.015 / 0.01) ** 2)
+    assert equivalence._needed(Finding("sliced", 0.045, 0.035, 0.055, 0.05, 0.5), 400_000) == np.inf
+    assert equivalence._needed(Finding("sliced", 0.03, 0.0, 0.055, 0.05, 0.5), 10_000) == pytest.approx(15_625)
     assert equivalence._needed(Finding("shape", 0.05, 0.04, 0.06, 0.05, 0.5), 1000) == np.inf
     assert equivalence._needed(Finding("shape", 0.01, 0.0, 0.02, 0.05, 0.5), 1000) == 0
 
@@ -596,6 +611,148 @@ def test_float32_modules_and_threads_of_torch_give_the_same_verdict():
         assert ours.value == pytest.approx(others.value, abs=1e-4)
 
 
+# --- what an attack found ---
+
+
+class Law:
+    """Inputs that are drawn by a function of (n, rng), latents that are their first numbers."""
+
+    def __init__(self, function, D=2):
+        self.function, self.latent_dim = function, D
+        self.input_dim = function(2, np.random.default_rng(0)).shape[1]
+
+    def sample(self, n, rng):
+        rng = np.random.default_rng(rng) if isinstance(rng, int) else rng
+        x = self.function(n, rng)
+        return x[:, : self.latent_dim], x
+
+
+@pytest.mark.parametrize("kind", ["erf", "relu", "tanh"])
+@pytest.mark.parametrize("distance", [0.0, 1e-9, 1e-6, 1e-3])
+def test_a_student_that_is_its_teacher_is_consistent_on_gaussian_fields(kind, distance):
+    model = ge.GaussianModel.isotropic(20)
+    teacher = ge.TwoLayer.random(2, 20, kind, 1)
+    change = np.random.default_rng(0).standard_normal((2, 20))
+    student = ge.TwoLayer(teacher.weights + distance * change, teacher.readout, kind)
+    found = check(model, model, student, teacher, teacher_on="inputs", samples=20_000)
+    assert not found.violated, str(found)
+    if distance == 0:
+        assert found["error"].value == 0
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 30.0])
+def test_gaussian_inputs_with_means_are_consistent_without_a_model(size):
+    """ReLU feels a mean to first order; what is left of it is taken off."""
+    generator = Law(lambda n, rng: rng.standard_normal((n, 20)) + size)
+    rng = np.random.default_rng(5)
+    z = []
+    for _ in range(4):
+        student = ge.TwoLayer(rng.standard_normal((2, 20)), [1.0, 1.0], "relu")
+        teacher = ge.TwoLayer(rng.standard_normal((1, 2)), [0.5], "relu")
+        row = check(generator, None, student, teacher, samples=100_000)["error"]
+        z.append(2 * row.value / (row.high - row.low) * 2.13)
+    assert np.abs(z).max() < 4
+
+
+def test_errors_of_the_means_of_a_model_are_not_held_against_the_generator():
+    """A law, split: the model of one part and the other part differ by the noise of both."""
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((20_000, 10)) + 2
+    p, moved = [], 0
+    for part in range(4):
+        own, others = (
+            rows[5000 * part : 5000 * part + 800],
+            np.delete(rows, slice(5000 * part, 5000 * part + 800), axis=0),
+        )
+        C, mean = np.cov(own, rowvar=False), own.mean(axis=0)
+        model = generators.estimate(
+            Law(lambda n, rng, C=C, mean=mean: rng.multivariate_normal(mean, C, n), 0), 2_000, seed=part
+        )
+        generator = Law(lambda n, rng, C=C, mean=mean: rng.multivariate_normal(mean, C, n), 0)
+        student = ge.TwoLayer.random(2, 10, "relu", part)
+        found = check(
+            generator, model, student, ge.TwoLayer.random(1, 10, "relu", 9), teacher_on="inputs", samples=65_536
+        )
+        p.append(found["moments"].p)
+        moved += found["moved"].low > 0 or found["moved"].high < 0
+        assert found["moments"].word is not Word.VIOLATED
+        assert len(others)
+    assert min(p) > 1e-4
+    assert moved <= 1
+
+
+def test_latents_with_a_mean_are_centred():
+    """With a model by its means; without one by those of the samples."""
+    generator = Law(lambda n, rng: rng.standard_normal((n, 6)) + 1, D=6)
+    model = ge.GaussianModel(np.eye(6), np.eye(6), mean_x=np.ones(6), mean_c=np.ones(6))
+    student, teacher = ge.TwoLayer.random(2, 6, "relu", 1), ge.TwoLayer.random(2, 6, "relu", 2)
+    for given in (model, None):
+        found = check(generator, given, student, teacher, samples=60_000)
+        assert abs(found["error"].value) < 0.02
+        assert not found.violated, str(found)
+
+
+def test_samples_that_depend_where_the_model_does_not_are_violated():
+    generator = Law(lambda n, rng: np.repeat(rng.standard_normal((n, 1)), 2, axis=1), D=1)
+    model = ge.GaussianModel(np.eye(2), np.zeros((2, 1)))
+    assert check(generator, model, np.eye(2), samples=20_000).violated
+    right = ge.GaussianModel(np.ones((2, 2)), np.ones((2, 1)))
+    assert check(generator, right, np.eye(2), samples=20_000)["moments"].word is Word.CONSISTENT
+
+
+def test_a_field_that_varies_on_one_sample_only_is_refused():
+    rows = np.random.default_rng(7).standard_normal((8000, 6))
+    rows[:, 5] = 0
+    rows[4321, 5] = 1
+    data = generators.dataset(rows)
+    for W in (np.eye(6), np.eye(6)[5:]):
+        with pytest.raises(InputError, match=r"does not vary|on few samples only"):
+            check(data, generators.estimate(data), W)
+
+
+def test_other_rows_of_a_data_set_are_another_question(tmp_path):
+    rows = np.random.default_rng(8).standard_normal((6000, 5))
+    other = rows.copy()
+    index = np.random.default_rng(9).choice(6000, 40, replace=False)
+    other[index] = 9 * np.abs(other[index])
+    found = [check(generators.dataset(X), None, np.eye(5), folder=tmp_path)["shape"].value for X in (rows, other)]
+    assert found[1] > 2 * found[0]
+
+
+@pytest.mark.parametrize(("N", "units"), [(8, 6), (20, 20), (64, 8)])
+def test_ones_are_as_many_directions_as_units(N, units):
+    generator, model = single(N, N, "relu")
+    assert np.linalg.matrix_rank(families(generator, model, units)["ones"]) == units
+
+
+@pytest.mark.parametrize("variance", [100.0, 1e4])
+@pytest.mark.parametrize("r", [0.5, 0.9999])
+def test_logit_labels_of_large_teachers(variance, r):
+    """Against the integral over both fields by a fine grid of the teacher's."""
+    of = learner(np.ones(3), ge.Perceptron(np.ones(3), "logit"), 3, 3, "latents")
+    z = np.concatenate(
+        [np.linspace(-9, -0.1, 200_001), np.linspace(-0.1, 0.1, 400_001)[1:-1], np.linspace(0.1, 9, 200_001)]
+    )
+    above, positive = stats.norm.cdf(r * z / sqrt(1 - r**2)), expit(sqrt(variance) * z)
+    truth = np.trapezoid(stats.norm.pdf(z) * (above * (1 - positive) + (1 - above) * positive), z)
+    C = np.array([[1.0, r * sqrt(variance)], [r * sqrt(variance), variance]])
+    assert of.gaussian(C)[0] == pytest.approx(truth, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model": "x"}, {"folder": 3}, {"student": np.ones((1, 60)) * 1j}, {"student": (1, 2, 3)}],
+)
+def test_other_wrong_calls_get_a_sentence(change):
+    generator, model = single(60, 30, "relu")
+    with pytest.raises(InputError):
+        check(**({"generator": generator, "model": model, "student": np.ones((1, 60)), "samples": 5_000} | change))
+    with pytest.raises(InputError):
+        check_families(generator, model, [np.ones((1, 60))])
+    with pytest.raises(InputError):
+        families(generator, None)
+
+
 # --- sizes and power ---
 
 
@@ -612,7 +769,8 @@ def test_the_error_rejects_gaussian_fields_at_the_level():
         sums = FieldSums.empty(pilot, of.functionals(u[:1]).shape[1])
         for g, part in enumerate(np.array_split(u, 16)):
             y = part @ pilot.P.T
-            sums.add(g, (ge.maths.hermite.Powers.of(y), of.functionals(part).sum(axis=0), y))
+            values = of.functionals(part)
+            sums.add(g, (ge.maths.hermite.Powers.of(y), values.sum(axis=0), values.T @ y, y))
         row = next(iter(equivalence._effects(sums, of, None, 0.01)))
         rejected.append(row.p < 0.05)
         covered.append(row.low <= 0 <= row.high)

@@ -6,7 +6,9 @@ from math import factorial, sqrt
 import numpy as np
 import pytest
 from numpy.polynomial.hermite_e import hermeval
+from scipy import stats
 
+from gaussequiv.errors import InputError
 from gaussequiv.maths import hermite
 from gaussequiv.maths.hermite import Powers, Squared
 
@@ -219,6 +221,38 @@ def test_an_interval_of_a_negative_square_begins_at_zero():
     assert found.distance == 0
     assert low == 0
     assert high == pytest.approx(sqrt(-1e-4 + 2.1314 * 1e-3), rel=1e-3)
+
+
+def test_mardia_has_no_bias():
+    rng = np.random.default_rng(12)
+    values = [hermite.mardia_kurtosis([Powers.of(rng.standard_normal((60, 3)))]) for _ in range(3000)]
+    z = [np.sign(v[0] + 2 / 61) * stats.norm.isf(p[0] / 2) for v, p in values]
+    assert abs(np.mean(z)) < 4 / sqrt(3000) * 1.2
+
+
+def test_moments_about_a_mean():
+    rng = np.random.default_rng(13)
+    y = rng.standard_normal((4000, 3))
+    A = np.array([[2.0, 0.3, 0.0], [0.0, 1.0, 0.0], [0.1, 0.0, 0.5]])
+    ours = hermite.moments(parts(y @ A.T + 7), A @ A.T, mean=7.0 * np.ones(3))
+    assert ours.value == pytest.approx(hermite.moments(parts(y), np.eye(3)).value, rel=1e-6)
+
+
+def test_unequal_groups_keep_the_level():
+    rng = np.random.default_rng(14)
+    rejected = []
+    for _ in range(400):
+        groups = [Powers.of(part) for part in np.split(rng.standard_normal((2048, 2)), [128, 256, 1024, 1900])]
+        rejected.append(hermite.shape(groups).p < 0.05)
+    assert np.mean(rejected) < 0.1
+
+
+def test_covariances_that_few_samples_carry_are_refused():
+    y = np.random.default_rng(15).standard_normal((1600, 2))
+    y[:, 1] = 0
+    y[5, 1] = 1
+    with pytest.raises(InputError, match="few samples"):
+        hermite.shape(parts(y))
 
 
 def test_the_tail_is_that_of_a_sum_of_chi_squares():

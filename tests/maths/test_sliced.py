@@ -77,6 +77,17 @@ def test_a_start_of_one_dimension_stays():
     assert (e, value) == (np.array([1.0]), 3.0)
 
 
+@pytest.mark.parametrize(
+    "points", [np.array([[1, 1], [1, -1], [-1, 1], [-1, -1.0]]), np.concatenate([np.eye(3), -np.eye(3)])]
+)
+def test_laws_without_a_preferred_direction_have_a_distance(points):
+    y = np.tile(points, (400, 1))
+    y = y / y.std(axis=0)
+    found = sliced.worst(y, np.random.default_rng(0))
+    assert np.isfinite(found.value)
+    assert found.value >= sliced.squared_distance(y[:, 0])
+
+
 def parts(y, G=16):
     return np.array_split(y, G)
 

@@ -25,11 +25,15 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+from scipy.linalg import hadamard
 
 from gaussequiv.errors import InputError, a_kind, integer, number
+from gaussequiv.generators.conformance import checked_sample
 from gaussequiv.generators.datasets import Dataset
 from gaussequiv.generators.fields import FieldSums, Pass
+from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.learners import Learner, learner
+from gaussequiv.generators.plan import CHUNK
 from gaussequiv.maths import hermite, sliced
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.hermite import Powers, Squared
@@ -39,8 +43,12 @@ from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, stream
 
 LEAST = 4_096  # samples
+PAIR = ("student", "teacher")
 LEVEL = 0.05
-DECIDED = 1e10  # samples that nobody draws
+DEPENDENT = 1e-9  # of variances, below which fields depend on each other
+EXACT = 1e-7  # of the outputs' own size, below which an error is rounding
+DECIDED = 1e9  # samples that nobody draws
+MEANS = 16_384  # samples for means, where there is no model
 
 
 class Word(StrEnum):
@@ -80,6 +88,8 @@ class Finding:
     def word(self) -> Word:
         """What it says on its own."""
         if self.tolerance is None:
+            return Word.INCONCLUSIVE
+        if np.isnan(self.low) or np.isnan(self.high):
             return Word.INCONCLUSIVE
         low, high = (abs(self.low), abs(self.high)) if self.low * self.high > 0 else (0.0, max(-self.low, self.high))
         if max(low, high) < self.tolerance:
@@ -290,6 +300,8 @@ def check_families(
     if not callable(getattr(generator, "sample", None)):
         raise InputError(f"the generator is {a_kind(generator)}; expected a Generator, or Generator(it, latent=...)")
     N, D = generator.input_dim, generator.latent_dim
+    if not (model is None or isinstance(model, GaussianModel)):
+        raise InputError(f"the model is {a_kind(model)}; expected a GaussianModel, or None")
     if model is not None and (model.input_dim, model.latent_dim) != (N, D):
         raise InputError(
             f"the model has {model.input_dim} inputs and {model.latent_dim} latents, and the generator {N} and {D}; "
@@ -301,15 +313,17 @@ def check_families(
             raise InputError(f"{generator.name} has {len(generator)} samples; expected {LEAST} at least for a check")
         samples = min(samples, len(generator))
     tolerance, effect = number("tolerance", tolerance, positive=True), number("effect", effect, positive=True)
-    if not students:
-        raise InputError("there is no student; expected at least one")
+    if not isinstance(students, Mapping) or not students:
+        raise InputError("there is no student; expected at least one, by its name, such as {'mine': student}")
     learners = {}
     for name, given in students.items():
+        if isinstance(given, tuple) and len(given) != len(PAIR):
+            raise InputError(f"{name}: a tuple of {len(given)}; expected a student, or ({', '.join(PAIR)})")
         own, taught = given if isinstance(given, tuple) else (given, teacher)
         learners[name] = learner(own, taught, N, D, teacher_on)
-    means = (np.zeros(N), np.zeros(D)) if model is None else (model.mean_x, model.mean_c)
-    if model is None:
-        means = _first_means(generator, means)
+    means = _first_means(generator) if model is None else (model.mean_x, model.mean_c)
+    if not (folder is None or isinstance(folder, str | Path)):
+        raise InputError(f"folder={folder!r}; expected a path")
     path = None if folder is None else Path(folder)
     found = Pass(generator, learners, means, samples, integer("seed", seed, 0)).run(workers, progress, path)
     source = str(getattr(generator, "name", type(generator).__name__))
@@ -319,10 +333,21 @@ def check_families(
     }
 
 
-def _first_means(generator: Inputs, zero: tuple[Array, Array]) -> tuple[Array, Array]:
-    """Means of some samples, which keep sums near zero; what is left of them is taken off later."""
-    latents, inputs = generator.sample(1024, stream(0, Purpose.CHECK, lane=8))
-    return np.asarray(inputs, dtype=float).mean(axis=0), zero[1] * np.asarray(latents, dtype=float).mean(axis=0)
+def _first_means(generator: Inputs) -> tuple[Array, Array]:
+    """Means of some samples, of a data set of all; what is left of them is taken off later, to first order."""
+    if isinstance(generator, Dataset):
+        return generator.rows.mean(axis=0, dtype=float), np.zeros(0)
+    sums = [np.zeros(generator.input_dim), np.zeros(generator.latent_dim)]
+    rng = stream(0, Purpose.CHECK, lane=8)
+    for _ in range(MEANS // CHUNK):
+        try:
+            latents, inputs = checked_sample(generator, CHUNK, rng)
+        except InputError as error:
+            raise InputError(f"the first samples of the check: {error}") from error
+        sums[0] += inputs.sum(axis=0, dtype=float)
+        sums[1] += latents.sum(axis=0, dtype=float)
+    known = isinstance(generator, Generator) and generator.prior is None
+    return sums[0] / MEANS, np.zeros(generator.latent_dim) if known else sums[1] / MEANS
 
 
 def families(generator: Inputs, model: GaussianModel, units: int = 2, seed: int = 0) -> dict[str, Array]:
@@ -332,16 +357,17 @@ def families(generator: Inputs, model: GaussianModel, units: int = 2, seed: int 
     "columns" of $\Phi = E[x c^T]$, the response to single latents (of F itself for a single layer); "sparse", one to four
     inputs only.
     """
+    if not isinstance(model, GaussianModel):
+        raise InputError(f"the model is {a_kind(model)}; expected a GaussianModel")
     N, D, units = model.input_dim, model.latent_dim, integer("units", units)
     if units > N:
         raise InputError(f"{units} units for {N} inputs; expected at most as many")
     rng = stream(seed, Purpose.WEIGHTS, lane=LANE_OF_FAMILIES)
     values, vectors = model.eigenmodes
     order = np.argsort(values)[::-1]
-    blocks = (np.arange(N) * 2 ** np.arange(units)[:, None]) // N  # the unit k has 2^k blocks of signs
     found = {
         "random": rng.standard_normal((units, N)),
-        "ones": (-1.0) ** blocks,
+        "ones": hadamard(2 ** int(np.ceil(np.log2(N))), dtype=np.int8)[:units, :N].astype(float),
         "top": vectors[:, order[:units]].T,
     }
     if units <= D:
@@ -425,20 +451,26 @@ def _half(left: Array) -> float:
 
 def _moments(sums: FieldSums, of: Learner, model: GaussianModel, tolerance: float) -> Finding:
     """Means and covariances beside the model's, whose own errors count."""
-    P = sums.pilot.P
-    C = P @ of.covariance(model) @ P.T
+    P, B = sums.pilot.P, sums.pilot.B
+    full = of.covariance(model)
+    C = P @ full @ P.T
     values = np.linalg.eigvalsh(C)
-    if values[0] <= 1e-9 * values[-1]:
-        # fields that the model takes for dependent and the samples do not
+    outside = np.eye(len(B)) - B @ P  # what does not vary on the samples
+    beyond = np.diagonal(outside @ full @ outside.T) / np.diagonal(B @ B.T)
+    if values[0] <= DEPENDENT * values[-1] or beyond.max() > DEPENDENT * len(B):
+        # fields that the model takes for dependent and the samples do not, or the other way
         return Finding("moments", np.inf, np.inf, np.inf, tolerance, 0.0)
     noise, spread = 0.0, 0.0
     if model.count_of_replicates:
-        replicates = [P @ of.covariance(model.replicate(g)) @ P.T for g in range(model.count_of_replicates)]
+        replicates = [model.replicate(g) for g in range(model.count_of_replicates)]
+        covariances = np.array([P @ of.covariance(one) @ P.T for one in replicates])
+        means = np.array([P @ of.shift(model, one) for one in replicates])
         G, root = len(replicates), np.linalg.inv(np.linalg.cholesky(C))
-        changes = np.array([root @ (R - C) @ root.T for R in replicates])
-        changes -= changes.mean(axis=0)
-        noise = float((G - 1) / G * np.sum(changes**2) / 4)
-        left = np.array([hermite.moments(sums.groups, R).value for R in replicates])
+        changes, shifts = root @ (covariances - C) @ root.T, means @ root.T
+        changes, shifts = changes - changes.mean(axis=0), shifts - shifts.mean(axis=0)
+        noise = float((G - 1) / G * (np.sum(changes**2) / 4 + np.sum(shifts**2)))
+        pairs = zip(covariances, means, strict=True)
+        left = np.array([hermite.moments(sums.groups, R, mean=m).value for R, m in pairs])
         spread = float(np.sqrt((G - 1) / G * np.sum((left - left.mean()) ** 2)))
     found = hermite.moments(sums.groups, C, noise)
     found = Squared(found.value, float(np.hypot(found.error, spread)), found.left_out, found.p)
@@ -448,35 +480,47 @@ def _moments(sums: FieldSums, of: Learner, model: GaussianModel, tolerance: floa
 def _effects(sums: FieldSums, of: Learner, model: GaussianModel | None, effect: float) -> Iterator[Finding]:
     """Errors and drifts of the fields beside those of Gaussian ones."""
     groups = sums.groups
-    values = sums.functionals[[powers.count > 0 for powers in sums.powers]]
+    there = [powers.count > 0 for powers in sums.powers]
+    values, slopes = sums.functionals[there], sums.slopes[there]
     counts = np.array([powers.count for powers in groups])
-    total, n, everything = sum(groups[1:], groups[0]), counts.sum(), values.sum(axis=0)
+    total, n = sum(groups[1:], groups[0]), counts.sum()
+    everything, slope = values.sum(axis=0), slopes.sum(axis=0)
 
-    def difference(powers: Powers, averages: Array) -> Array:
-        return np.asarray(averages - of.gaussian(sums.square(powers)))
+    def difference(powers: Powers, functionals: Array, products: Array) -> Array:
+        """Averages over centred fields less those of Gaussian ones."""
+        moved = sums.slope(powers, functionals, products) @ powers.mean
+        return np.asarray(functionals / powers.count - moved - of.gaussian(sums.covariance(powers)))
 
-    full = difference(total, everything / n)
+    full = difference(total, everything, slope)
     left = np.array(
         [
-            difference(total - powers, (everything - part) / (n - powers.count))
-            for powers, part in zip(groups, values, strict=True)
+            difference(total - powers, everything - part, slope - own)
+            for powers, part, own in zip(groups, values, slopes, strict=True)
         ]
     )
     G = len(groups)
     full = full - (G - 1) * (left.mean(axis=0) - full)  # without the bias that errors of the covariance leave
-    gaussian = everything[0] / n - full[0]
-    yield _relative("error", full[0], left[:, 0], gaussian, effect, "both")
+    averages = of.gaussian(sums.covariance(total))
+    floor = EXACT * of.scale(sums.covariance(total))
+    if of.quadratic:
+        yield Finding("error", 0.0, 0.0, 0.0, effect, np.nan)
+    else:
+        yield _relative("error", full[0], left[:, 0], averages[0], floor, effect, "both")
     if model is not None:
         predicted = float(of.gaussian(of.covariance(model))[0])
         own = np.array([(everything[0] - part[0]) / (n - count) for part, count in zip(values, counts, strict=True)])
         spread = 0.0
         if model.count_of_replicates:
-            spread = float(model.jackknife(lambda one: of.gaussian(of.covariance(one))[:1]).error[0])
-        yield _relative(
-            "moved", everything[0] / n - predicted, own, predicted, effect, "violated", spread=spread, test=False
-        )
-    if full.size > 1:
-        yield _drift(full[1:], left[:, 1:], of.gaussian(sums.square(total))[1:])
+            gradient = sums.slope(total, everything, slope)[0] @ sums.pilot.P
+            spread = float(
+                model.jackknife(
+                    lambda one: of.gaussian(of.covariance(one))[:1] + gradient @ of.shift(model, one)
+                ).error[0]
+            )
+        value = everything[0] / n - predicted
+        yield _relative("moved", value, own, predicted, floor, effect, "violated", spread=spread, test=False)
+    if full.size > 1 and averages[0] > floor:
+        yield _drift(full[1:], left[:, 1:], averages[1:])
 
 
 def _relative(
@@ -484,6 +528,7 @@ def _relative(
     value: float,
     left: Array,
     unit: float,
+    floor: float,
     tolerance: float,
     decides: str,
     *,
@@ -494,7 +539,9 @@ def _relative(
     half, G = _half(left), len(left)
     quantile = float(stats.t.ppf(0.975, G - 1))
     half = float(np.hypot(half, quantile * spread))
-    if half <= 1e-12 * abs(unit) and abs(value) <= 1e-9 * abs(unit):  # exact: the error sees nothing but moments
+    nothing = abs(unit) <= floor and abs(value) <= floor  # an error below the rounding of the averages
+    exact = half <= 1e-12 * abs(unit) and abs(value) <= 1e-9 * abs(unit)  # one that sees nothing but moments
+    if nothing or exact:
         return Finding(name, 0.0, 0.0, 0.0, tolerance, np.nan, decides=decides)
     p = float(2 * stats.t.sf(abs(value) / (half / quantile), G - 1)) if test else np.nan
     low, high = sorted(((value - half) / unit, (value + half) / unit))
@@ -532,10 +579,14 @@ def _needed(row: Finding, n: int) -> float:
     """Samples after which the interval, as narrow as 1 / sqrt(n), no longer holds the tolerance."""
     if row.word is not Word.INCONCLUSIVE or row.tolerance is None:
         return 0.0
+    end = row.high if abs(row.high) >= abs(row.low) else -row.low
     value = abs(row.value)
-    half = (row.high - row.low) / 2
-    room = abs(row.tolerance - value)
-    return n * (half / room) ** 2 if room > half * np.sqrt(n / DECIDED) else np.inf
+    half = end - value if value < row.tolerance else value - min(abs(row.low), abs(row.high))
+    room, most = abs(row.tolerance - value), DECIDED
+    if row.name == "sliced":
+        n, most = min(n, sliced.MOST), sliced.MOST  # it sees no more
+    needed = n * (half / room) ** 2 if room > 0 else np.inf
+    return needed if needed <= most else np.inf
 
 
 def _rounded(n: float) -> str:

@@ -35,7 +35,11 @@ from gaussequiv.models.streams import Purpose, stream
 
 KIND = "sums of local fields"
 LANE = 7  # of the streams of checks: the others are those of conformance
+STILL = 1e-9  # deviations beside values, below which a field does not vary
 SINGULAR = 1e-9  # of the largest eigenvalue, below which a combination of fields does not vary
+
+
+Part = tuple[Powers, Array, Array, Array]  # sums of a chunk: powers, functionals, their products with y; and y itself
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,13 @@ class Pilot:
     B: Array
 
     @classmethod
-    def of(cls, u: Array) -> "Pilot":
+    def of(cls, u: Array, name: str = "the student") -> "Pilot":
         """From fields (n, L): combinations that do not vary are left out."""
         covariance = np.cov(u, rowvar=False, bias=True).reshape(u.shape[1], -1)
         size = np.sqrt(np.diag(covariance))
-        if not (size > 0).all():
-            raise InputError("a field does not vary on this generator; leave out the unit")
+        still = np.flatnonzero(~(size > STILL * np.abs(u).max(axis=0)))
+        if len(still):
+            raise InputError(f"field {still[0] + 1} of {name} does not vary on this generator; leave out the unit")
         values, vectors = np.linalg.eigh(covariance / np.outer(size, size))
         kept = values > SINGULAR * values[-1]
         scale, directions = np.sqrt(values[kept]), vectors[:, kept]
@@ -66,6 +71,7 @@ class FieldSums:
         pilot: the coordinates.
         powers: of each group, in these.
         functionals: their sums, (groups, p).
+        slopes: sums of products of functionals and coordinates, (groups, p, r).
         kept: the first samples as (group, y (n, r)).
 
     """
@@ -73,22 +79,25 @@ class FieldSums:
     pilot: Pilot
     powers: list[Powers]
     functionals: Array
+    slopes: Array
     kept: list[tuple[int, Array]] = field(default_factory=list)
 
     @classmethod
     def empty(cls, pilot: Pilot, functionals: int) -> "FieldSums":
         """Nothing yet."""
         nothing = Powers.of(np.zeros((0, len(pilot.P))))
-        return cls(pilot, [nothing] * GROUPS, np.zeros((GROUPS, functionals)))
+        r = len(pilot.P)
+        return cls(pilot, [nothing] * GROUPS, np.zeros((GROUPS, functionals)), np.zeros((GROUPS, functionals, r)))
 
-    def add(self, group: int, part: tuple[Powers, Array, Array]) -> None:
+    def add(self, group: int, part: Part) -> None:
         """Add a chunk."""
-        powers, functionals, y = part
+        powers, functionals, slopes, y = part
         room = sliced.MOST - sum(len(rows) for _, rows in self.kept)
         if room > 0:
             self.kept.append((group, y[:room]))
         self.powers[group] = self.powers[group] + powers
         self.functionals[group] += functionals
+        self.slopes[group] += slopes
 
     def __add__(self, other: "FieldSums") -> "FieldSums":
         """Sums over both parts, which have the same pilot; the samples that are kept are the first ones of both."""
@@ -98,6 +107,7 @@ class FieldSums:
             self.pilot,
             [a + b for a, b in zip(self.powers, other.powers, strict=True)],
             self.functionals + other.functionals,
+            self.slopes + other.slopes,
             list(self.kept),
         )
         room = sliced.MOST - sum(len(rows) for _, rows in self.kept)
@@ -117,9 +127,17 @@ class FieldSums:
         """Those that have samples."""
         return [powers for powers in self.powers if powers.count]
 
-    def square(self, powers: Powers) -> Array:
-        """E u u^T of sums of this pilot, (L, L)."""
-        return self.pilot.B @ powers.square @ self.pilot.B.T
+    def covariance(self, powers: Powers) -> Array:
+        """That of the fields, from sums of this pilot, (L, L)."""
+        return self.pilot.B @ powers.covariance @ self.pilot.B.T
+
+    def slope(self, powers: Powers, functionals: Array, slopes: Array) -> Array:
+        r"""How averages of functionals f move with the mean of the coordinates, $\mathrm{Cov}(f, y)\, C^{-1}$, (p, r).
+
+        For Gaussian fields that is exact (Stein's lemma).
+        """
+        cross = slopes / powers.count - np.outer(functionals / powers.count, powers.mean)
+        return np.asarray(np.linalg.solve(powers.covariance, cross.T).T)
 
     def kept_groups(self) -> list[Array]:
         """The samples that were kept, by group."""
@@ -134,6 +152,7 @@ class FieldSums:
             f"{prefix}.P": self.pilot.P,
             f"{prefix}.B": self.pilot.B,
             f"{prefix}.functionals": self.functionals,
+            f"{prefix}.slopes": self.slopes,
             f"{prefix}.counts": np.array([powers.count for powers in self.powers]),
             **{
                 f"{prefix}.{name}": np.stack([getattr(powers, name) for powers in self.powers])
@@ -157,6 +176,7 @@ class FieldSums:
             Pilot(of("P"), of("B")),
             [Powers(int(count), *others) for count, *others in sums],
             of("functionals").copy(),
+            of("slopes").copy(),
             [(int(group), part) for (group, _), part in zip(members, rows, strict=True)],
         )
 
@@ -194,7 +214,7 @@ class Pass:
         if not sums:
             first = self._fields(0, size)
             sums = {
-                name: FieldSums.empty(Pilot.of(u), learner.functionals(u[:1]).shape[1])
+                name: FieldSums.empty(Pilot.of(u, name), learner.functionals(u[:1]).shape[1])
                 for (name, learner), u in zip(self.learners.items(), first, strict=True)
             }
         saved, begun = time.monotonic(), done
@@ -217,7 +237,7 @@ class Pass:
 
     def _ahead(
         self, pool: ThreadPoolExecutor, workers: int, pilots: Sequence[Pilot], indices: range, size: int
-    ) -> Iterator[tuple[int, list[tuple[Powers, Array, Array]]]]:
+    ) -> Iterator[tuple[int, list[Part]]]:
         """The parts of chunks in their order, some of them computed ahead."""
         waiting: list[tuple[int, Future[Any]]] = []
         coming = iter(indices)
@@ -235,11 +255,12 @@ class Pass:
             for _, future in waiting:
                 future.cancel()
 
-    def _part(self, index: int, size: int, pilots: Sequence[Pilot]) -> list[tuple[Powers, Array, Array]]:
+    def _part(self, index: int, size: int, pilots: Sequence[Pilot]) -> list[Part]:
         parts = []
         for learner, pilot, u in zip(self.learners.values(), pilots, self._fields(index, size), strict=True):
             y = u @ pilot.P.T
-            parts.append((Powers.of(y), learner.functionals(u).sum(axis=0), y))
+            functionals = learner.functionals(u)
+            parts.append((Powers.of(y), functionals.sum(axis=0), functionals.T @ y, y))
         return parts
 
     def _fields(self, index: int, size: int) -> list[Array]:
@@ -283,6 +304,8 @@ class Pass:
         """Hash of what the sums depend on."""
         digest = hashlib.sha256(f"{Plan(self.samples).chunk} {self.seed}".encode())
         probe = self.generator.sample(64, stream(0, Purpose.CHECK, lane=LANE))
+        if isinstance(self.generator, Dataset):
+            digest.update(self.generator.sha256.encode())
         arrays = [*probe, *self.means]
         for name, learner in self.learners.items():
             digest.update(f"{name} {type(learner).__name__} {learner.on_inputs} {learner.what}".encode())

@@ -18,6 +18,7 @@ from scipy.special import expit, ndtr
 
 from gaussequiv.errors import InputError, a_kind
 from gaussequiv.maths import quadruples
+from gaussequiv.maths.activations import Linear
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
@@ -47,6 +48,21 @@ class Learner(abc.ABC):
         cross, own = (model.Omega, model.Omega) if self.on_inputs else (model.Phi, model.Psi)
         Q, R, T = W @ model.Omega @ W.T, W @ cross @ B.T, B @ own @ B.T
         return np.block([[Q, R], [R.T, T]])
+
+    @property
+    def quadratic(self) -> bool:
+        """Whether the error sees nothing but means and covariances."""
+        return False
+
+    def shift(self, model: GaussianModel, other: GaussianModel) -> Array:
+        """The means of the fields of another model, where those of this one are zero, (L,)."""
+        W, B = (rows / np.sqrt(max(rows.shape[1], 1)) for rows in (self.student, self.teacher))
+        x, c = other.mean_x - model.mean_x, other.mean_c - model.mean_c
+        return np.concatenate([W @ x, B @ (x if self.on_inputs else c)])
+
+    def scale(self, C: Array) -> float:
+        """The size that the error has if student and teacher have nothing in common."""
+        return 1.0
 
     def functionals(self, u: Array) -> Array:
         """Of fields (n, L): (n, p), none if nothing is known of the learner but its weights."""
@@ -79,10 +95,22 @@ class Network(Learner):
         return "prediction error"
 
     @property
+    def quadratic(self) -> bool:
+        return all(isinstance(network.activation, Linear) for network in self.networks)
+
+    @property
     def _readouts(self) -> tuple[Array, Array]:
         """V (K, outputs) and the signed readout s = (v, -a), (L, outputs)."""
         v, a = (network.readout.reshape(network.units, -1) for network in self.networks)
         return v, np.concatenate([v, -a])
+
+    def scale(self, C: Array) -> float:
+        K, (_, s) = len(self.student), self._readouts
+        student, teacher = (network.activation for network in self.networks)
+        averages = quadruples.averages(student, teacher, K, centred=True, tolerance=TOLERANCE)  # type: ignore[arg-type]
+        products = averages.products(C)
+        own, others = (np.einsum("ao,ab,bo->", s[i], products[i, i], s[i]) for i in (slice(0, K), slice(K, None)))
+        return float(own + others) / 2
 
     def functionals(self, u: Array) -> Array:
         K = len(self.student)
@@ -120,6 +148,10 @@ class Score(Learner):
     def what(self) -> str:
         return "square error" if self.perceptron.output == "linear" else "classification error"
 
+    @property
+    def quadratic(self) -> bool:
+        return self.perceptron.output == "linear"
+
     def _positive(self, nu: Array) -> Array:
         """P(y = 1 | nu)."""
         noise, output = self.perceptron.noise, self.perceptron.output
@@ -146,11 +178,14 @@ class Score(Learner):
         if output != "logit":
             variance = C[1, 1] + noise**2 + (output == "probit")
             return np.array([np.arccos(np.clip(C[0, 1] / np.sqrt(C[0, 0] * variance), -1, 1)) / np.pi])
-        edges = np.linspace(-10, 10, NODES + 1)
-        z = (edges[1:] + edges[:-1]) / 2  # a trapezoid rule, exact to rounding for what is as smooth as this
-        w = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (edges[1] - edges[0])
         r = C[0, 1] / np.sqrt(C[0, 0] * C[1, 1])
-        above = ndtr(r * z / np.sqrt(max(1 - r**2, 1e-12)))
+        rest = np.sqrt(max(1 - r**2, 1e-12))
+        finest = min(1.0, 1 / np.sqrt(C[1, 1] + noise**2), rest)  # how fast label and score change around zero
+        end = np.arcsinh(10 / finest)
+        t = np.linspace(-end, end, NODES)
+        z = finest * np.sinh(t)  # a trapezoid rule, finer there
+        w = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * finest * np.cosh(t) * (t[1] - t[0])
+        above = ndtr(r * z / rest)
         positive = self._positive(np.sqrt(C[1, 1]) * z)
         return np.array([w @ (above * (1 - positive) + (1 - above) * positive)])
 
@@ -200,6 +235,8 @@ def _weights(name: str, given: Any, dim: int, of: str) -> Array:
     if given is None:
         return np.zeros((0, dim))
     try:
+        if np.iscomplexobj(getattr(given, "weights", given)):
+            raise TypeError
         rows = np.atleast_2d(np.asarray(getattr(given, "weights", given), dtype=float))
     except (TypeError, ValueError) as error:
         raise InputError(f"the {name} is {a_kind(given)}; expected a network, a perceptron, or weights") from error

@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 
+SINGULAR = 1e-13  # of the largest eigenvalue of a covariance
 STACK = 4_000_000  # numbers of tensors that are turned together
 
 
@@ -86,6 +88,11 @@ class Powers:
     def whitening(self) -> tuple[Array, Array]:
         """The affine map after which these samples have mean zero and covariance I: (A, b) of A y + b."""
         values, vectors = np.linalg.eigh(self.covariance)
+        if not values[0] > SINGULAR * values[-1]:
+            raise InputError(
+                "fields that vary on few samples only, or depend on each other on nearly all of them; leave such a unit out, or "
+                "take more samples"
+            )
         A = (vectors / np.sqrt(values)) @ vectors.T
         return A, -A @ self.mean
 
@@ -176,13 +183,14 @@ def shape(groups: Sequence[Powers]) -> Squared:
     return _estimated(groups, norms, own, [(comb(d + 2, 3), 3), (comb(d + 3, 4), 4)])
 
 
-def moments(groups: Sequence[Powers], covariance: Array, noise: float = 0.0) -> Squared:
-    r"""Distance of the law's mean and covariance from zero and a given covariance, $|h_1|^2 + |h_2|^2 / 2$.
+def moments(groups: Sequence[Powers], covariance: Array, noise: float = 0.0, mean: Array | float = 0.0) -> Squared:
+    r"""Distance of the law's mean and covariance from given ones, $|h_1|^2 + |h_2|^2 / 2$.
 
     Args:
         groups: sums of groups of samples.
         covariance: (d, d), positive definite.
-        noise: the expectation of the squared distance that errors of this covariance add.
+        noise: the expectation of the squared distance that errors of mean and covariance add.
+        mean: (d,), zero if left out.
 
     """
     total = sum(groups[1:], groups[0])
@@ -190,8 +198,9 @@ def moments(groups: Sequence[Powers], covariance: Array, noise: float = 0.0) -> 
     A = (vectors / np.sqrt(values)) @ vectors.T
 
     def norm(sums: Powers) -> float:
-        mean, square = A @ sums.mean, A @ sums.square @ A.T - np.eye(len(A))
-        return float(mean @ mean + np.sum(square**2) / 4)
+        m = A @ (sums.mean - mean)
+        square = A @ sums.covariance @ A.T + np.outer(m, m) - np.eye(len(A))
+        return float(m @ m + np.sum(square**2) / 4)
 
     own = np.array([norm(group) for group in groups])
     norms = np.array([norm(total), *(norm(total - group) for group in groups)])
@@ -239,7 +248,8 @@ def _estimated(
         float(left.mean()) - found
     )  # a U-statistic stays; what whitening by the sample leaves is taken off
     n = counts.sum()
-    return Squared(found, error, left, _tail(found * n, laws, noise * n))
+    lost = 1 - float(np.sum((counts / n) ** 2))  # pairs within a group do not count
+    return Squared(found, error, left, _tail(found * n * np.sqrt(lost), laws, noise * n))
 
 
 def _tail(value: float, laws: list[tuple[int, int]], noise: float) -> float:

@@ -29,6 +29,7 @@ MOST = 32_768  # samples that the table goes up to
 LEAST = 512
 DIRECTIONS = 50  # random ones
 STARTS = 4  # of them, and of the axes, that are turned uphill
+ROUNDING = 1e-9  # of whitened averages
 EXTREMES = 4  # of either kind, from which those of largest skewness and kurtosis are looked for
 FIXED = 12
 
@@ -86,7 +87,10 @@ def _radial(y: Array) -> Array:
     weighted = np.sum(y**2, axis=1)[:, None] * y / len(y)
     values, vectors = np.linalg.eigh(weighted.T @ y)
     order = np.argsort(np.abs(values - (y.shape[1] + 2)))[::-1]
-    return np.concatenate([unit(weighted.sum(axis=0)[None]), vectors.T[order]])
+    direction = weighted.sum(axis=0)[None]
+    return np.concatenate(
+        [unit(direction) if np.linalg.norm(direction) > ROUNDING else direction[:0], vectors.T[order]]
+    )
 
 
 def _extreme(y: Array, starts: Array, power: int) -> Array:

@@ -11,8 +11,10 @@ FIRST, LAST = 0.5, 1e-3  # angles in radians
 
 
 def unit(rows: Array) -> Array:
-    """Rows (m, d) of length one."""
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    """Rows (m, d) of length one; those of no length are left out."""
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    kept = length[:, 0] > 1e-12 * max(length.max(initial=0.0), 1e-300)
+    return np.asarray(rows[kept] / length[kept])
 
 
 def uphill(

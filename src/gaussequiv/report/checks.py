@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gaussequiv.errors import InputError
-from gaussequiv.generators import Certificate, Dataset, Generator, certificate, check_families, families
+from gaussequiv.generators import Certificate, Generator, certificate, check_families, families
 from gaussequiv.generators import norm_bound as norm_bound_of
 from gaussequiv.generators.certificate import NormBound, single_layer_of
 from gaussequiv.generators.equivalence import Verdict, networks
@@ -18,13 +19,14 @@ from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import OnlineSGD
-from gaussequiv.models.storage import atomic_write_text, load_arrays, save_arrays
+from gaussequiv.models.storage import DamagedError, atomic_write_text, load_arrays, save_arrays
 from gaussequiv.models.teachers import Perceptron
 from gaussequiv.report.batch_runs import BatchRun
 from gaussequiv.report.experiments import PROBLEM, Run
 
 LARGEST = 0.1  # share of the largest eigenvalue in the trace beyond which a mode is an outlier
 FEW = 30  # latents
+STILL = 1e-12  # of the variance of an input, below which a field of other weights is left out
 KIND = "weights of a trained score"
 
 
@@ -63,6 +65,10 @@ class Checks:
     @classmethod
     def _of_batch(cls, run: BatchRun) -> "Checks":
         teacher = run.teacher if isinstance(run.teacher, Perceptron | TwoLayer) else None
+        if not run.experiment.check.trained:
+            raise InputError(
+                "check.trained is empty, and in full batch there is no other student; give values of alpha"
+            )
         students = {f"trained at alpha = {a:g}": _fitted(run, a) for a in run.experiment.check.trained}
         return cls(run, students, {name: W[0] for name, W in _families(run, 1).items()}, teacher)
 
@@ -169,8 +175,8 @@ class Checks:
                     "word": v.word.value,
                     "sentence": v.sentence,
                     "decides": name in self.deciding,
-                    "error": v.error,
-                    "findings": [asdict(finding) for finding in v.findings],
+                    "error": _number(v.error),
+                    "findings": [{k: _number(x) for k, x in asdict(finding).items()} for finding in v.findings],
                     **v.provenance,
                 }
                 for name, v in self.verdicts.items()
@@ -226,6 +232,11 @@ def structure(model: GaussianModel, W: Array) -> dict[str, float]:
     }
 
 
+def _number(value: Any) -> Any:
+    """A value as JSON has it: no NaN, and no infinity."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def _rows(student: Any) -> Array:
     return np.atleast_2d(np.asarray(getattr(student, "weights", student), dtype=float))
 
@@ -233,8 +244,12 @@ def _rows(student: Any) -> Array:
 def _families(run: Run | BatchRun, units: int) -> dict[str, Array]:
     e = run.experiment.check
     found = families(run.generator, run.model, units, e.seed)
+    least = STILL * np.trace(run.model.Omega) / run.model.input_dim
+    for name, W in tuple(found.items()):
+        if (np.einsum("ki,ij,kj->k", W, run.model.Omega, W) / W.shape[1]).min() <= least:
+            del found[name]  # such as single pixels that are always black
     missing = [name for name in e.beside if name not in found]
-    if missing and not isinstance(run.source, Dataset):
+    if missing and "beside" in e.model_fields_set:
         raise InputError(f"check.beside: there are no weights {', '.join(missing)} for this generator; leave them out")
     return {name: found[name] for name in e.beside if name in found}
 
@@ -245,10 +260,11 @@ def _trained(run: Run, problem: OnlineSGD, t: float) -> TwoLayer:
 
     seed, key = run.experiment.check.seed, run.key_of(*PROBLEM)
     path = run.folder / f"student-at-{t:g}.safetensors"
-    if path.is_file():
-        network, provenance = TwoLayer.load_with_provenance(path)
-        if provenance.get("key") == key and provenance.get("seed") == seed:
-            return network
+    with suppress(DamagedError):  # it is made again
+        if path.is_file():
+            network, provenance = TwoLayer.load_with_provenance(path)
+            if provenance.get("key") == key and provenance.get("seed") == seed:
+                return network
     network = simulation.train(
         problem,
         run.generator,
@@ -277,10 +293,11 @@ def _fitted(run: BatchRun, alpha: float) -> Array:
         penalty = middle
     key = run.key_of("generator", "estimate", "features", "batch")
     path = run.folder / f"score-at-{alpha:g}.safetensors"
-    if path.is_file():
-        arrays, plain = load_arrays(path, KIND)
-        if (plain["key"], plain["seed"], plain["penalty"]) == (key, seed, penalty):
-            return arrays["weights"]
+    with suppress(DamagedError):
+        if path.is_file():
+            arrays, plain = load_arrays(path, KIND)
+            if (plain["key"], plain["seed"], plain["penalty"]) == (key, seed, penalty):
+                return arrays["weights"]
     weights = simulation.fit(
         run.problem, run.generator, alpha=alpha, penalty=penalty, seed=seed, device=run.experiment.simulation.device
     )

@@ -68,7 +68,7 @@ def rate(out: Path, workers: int, small: bool, report: Report) -> tuple[list[str
     sizes = (50, 100, 200) if small else (50, 100, 200, 400, 800, 1600)
     draws, samples = (4, 32_768) if small else (8, 131_072)
     kept = out / f"rate-{'small' if small else 'full'}.json"
-    rows: list[dict[str, Any]] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    rows = _kept(kept)
     done = {(row["case"], row["N"]) for row in rows}
     total = len(CASES) * len(sizes) * draws
     for number, (case, N) in enumerate((case, N) for case in CASES for N in sizes):
@@ -85,6 +85,15 @@ def rate(out: Path, workers: int, small: bool, report: Report) -> tuple[list[str
     path = out / "rate.png"
     figures.save(figures.rate(shown), path)
     return lines, [kept, path]
+
+
+def _kept(path: Path) -> list[dict[str, Any]]:
+    """The rows that are there; a damaged file is made again."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [row for row in rows if {"case", "N", "distance", "distance_se", "sliced", "bound"} <= set(row)]
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def _at(case: Case, N: int, draws: int, samples: int, workers: int, done: Callable[[int], Any]) -> dict[str, Any]:
