@@ -5,7 +5,7 @@ from math import pi, sqrt
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 from torch import nn
 
 import gaussequiv as ge
@@ -13,6 +13,7 @@ from gaussequiv import generators
 from gaussequiv.errors import InputError
 from gaussequiv.generators import Generator
 from gaussequiv.generators.certificate import certificate, norm_bound, single_layer_of
+from gaussequiv.generators.learners import learner
 from gaussequiv.maths.activations import Erf, ReLU
 
 
@@ -120,11 +121,10 @@ def test_signs_are_smoothed_and_the_bound_holds(N, D, aligned):
 
 def test_smoothing_less_leaves_less_between_and_a_larger_gradient():
     from gaussequiv.generators.certificate import _smoothed
-    from gaussequiv.generators.learners import learner
 
     F = generators.gaussian_matrix(200, 100)
-    of = learner(np.random.default_rng(0).standard_normal((1, 200)), None, 200, 100, "latents")
-    found = [_smoothed(F, eps, of, 300, 4, 0) for eps in (0.05, 0.2, 0.8)]
+    student = learner(np.random.default_rng(0).standard_normal((1, 200)), None, 200, 100, "latents")
+    found = [_smoothed(F, eps, student, 300, 4, 0) for eps in (0.05, 0.2, 0.8)]
     assert found[0].smoothed < found[1].smoothed < found[2].smoothed
     assert found[0].variance > found[1].variance > found[2].variance
 
@@ -245,6 +245,30 @@ def test_a_hidden_direction_among_many_is_found():
     R = np.linalg.qr(rng.standard_normal((16, 16)))[0]
     generator = of(lambda c: torch.cat([c[:, :1] ** 2 - 1, c[:, 1:]], dim=1), 16)
     assert certificate(generator, R, draws=2000).variance > 1.5
+
+
+def test_what_smoothing_changes_is_the_distance_and_the_variance():
+    """Of one field: the root of E (F - F_eps)^2, and what its other variance adds, in standard deviations."""
+    from gaussequiv.generators.certificate import _smoothed
+
+    F, w = generators.gaussian_matrix(40, 20), np.random.default_rng(2).standard_normal(40)
+    F /= np.linalg.norm(F, axis=1, keepdims=True)
+    found = _smoothed(F, 0.5, learner(w, None, 40, 20, "latents"), 2000, 4, 0)
+    u = np.random.default_rng(3).standard_normal((100_000, 20)) @ F.T
+    rough, smooth = np.sign(u) @ w, special.erf(u / 0.5 / sqrt(2)) @ w
+    s, t = rough.std(), smooth.std()
+    added = (rough - smooth).std() / s + sqrt(2 / pi) * abs(1 - t / s) + sqrt(2 / pi) * found.size * max(t / s - 1, 0)
+    assert found.smoothed == pytest.approx(added, rel=0.03)
+    assert found.w1 == pytest.approx(sqrt(2 / pi) * found.size + found.smoothed)
+    assert found.tv == 1.0
+
+
+def test_the_matrix_of_two_fields_is_symmetrised():
+    """For the sum over i and j of Var T_ij, of two fields whose T_12 and T_21 differ: half of each."""
+    generator = of(lambda c: torch.stack([c[:, 0] * c[:, 1], c[:, 1] * c[:, 2]], dim=1), 3)
+    found = [certificate(generator, np.eye(2) * sqrt(2), draws=500, seed=seed).joint for seed in range(10)]
+    # T_11 = (c_1^2 + c_2^2) / 2, T_22 = (c_2^2 + c_3^2) / 2, T_12 = T_21 = c_1 c_3 / 2
+    assert abs(np.mean(found) - (1 + 1 + 2 * 0.25)) < 4 * np.std(found, ddof=1) / sqrt(10)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(20), np.full(20, np.nan)])

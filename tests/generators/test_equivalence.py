@@ -1,5 +1,6 @@
 """The check of the equivalence: averages of learners, one pass, the battery, and verdicts over families of cases."""
 
+import dataclasses
 from math import sqrt
 
 import numpy as np
@@ -753,6 +754,76 @@ def test_other_wrong_calls_get_a_sentence(change):
         families(generator, None)
 
 
+def sums_of(of, u, G=16):
+    """Field sums of samples (n, L)."""
+    pilot = Pilot.of(u)
+    sums = FieldSums.empty(pilot, of.functionals(u[:1]).shape[1])
+    for g, part in enumerate(np.array_split(u, G)):
+        y, values = part @ pilot.P.T, of.functionals(part)
+        sums.add(g, (ge.maths.hermite.Powers.of(y), values.sum(axis=0), values.T @ y, y))
+    return sums
+
+
+def test_errors_have_no_bias_at_few_samples():
+    """What the noise of the covariance adds to the closed form is taken off."""
+    rng = np.random.default_rng(20)
+    of = learner(*networks("quadratic", "quadratic", 1, 1), 30, 12, "latents", drifts=False)
+    root = np.linalg.cholesky(np.array([[1.0, 0.8], [0.8, 1.0]]))
+    values = []
+    for _ in range(150):
+        u = rng.standard_normal((64, 2)) @ root.T
+        values.append(next(iter(equivalence._effects(sums_of(of, u), of, None, 0.01))).value)
+    assert abs(np.mean(values)) < 4 * np.std(values) / sqrt(150)
+
+
+def test_drifts_of_gaussian_fields_are_as_often_nothing_as_not():
+    rng = np.random.default_rng(21)
+    of = learner(*networks(), 30, 12, "latents")
+    root = np.linalg.cholesky(covariance(4, rng)).T
+    rows = [
+        list(equivalence._effects(sums_of(of, rng.standard_normal((2000, 4)) @ root), of, None, 0.01))[-1]
+        for _ in range(80)
+    ]
+    assert 0.25 < np.mean([row.value == 0 for row in rows]) < 0.8
+    assert np.mean([row.low == 0 for row in rows]) > 0.9
+
+
+def test_the_size_of_readouts_is_no_part_of_relative_effects():
+    generator, model = single(100, 2, "sign")
+    student, teacher = pair(100, 2)
+    large = [ge.TwoLayer(one.weights, 30 * one.readout, one.activation) for one in (student, teacher)]
+    ours, others = (check(generator, model, *two, samples=10_000) for two in ((student, teacher), large))
+    for name in ("error", "moved", "drift"):
+        for end in ("value", "low", "high"):
+            assert getattr(others[name], end) == pytest.approx(getattr(ours[name], end), rel=1e-6, abs=1e-12)
+    assert ours["drift"].low > 0
+    assert others.error == pytest.approx(900 * ours.error)
+
+
+@pytest.mark.parametrize(
+    ("moved", "word"), [((-0.02, 0.02), "consistent"), ((0.02, 0.04), "violated"), ((-0.001, 0.001), "consistent")]
+)
+def test_what_the_model_predicts_can_only_violate(moved, word):
+    generator, model = single(60, 30, "sign")
+    found = check(generator, model, *pair(60, 30), samples=5_000, tolerance=1.0, effect=0.5)
+    assert found["moved"].decides == "violated"
+    rows = [
+        Finding("moved", sum(moved) / 2, *moved, 0.01, np.nan, decides="violated") if f.name == "moved" else f
+        for f in found.findings
+    ]
+    assert dataclasses.replace(found, findings=tuple(rows)).word == word
+
+
+def test_the_errors_of_a_model_widen_its_intervals():
+    generator, model = single(60, 20, "relu")
+    student, teacher = pair(60, 20)
+    exact = check(generator, model, student, teacher, samples=32_768)
+    rough = check(generator, generators.estimate(generator, 1_000), student, teacher, samples=32_768)
+    for name in ("moments", "moved"):
+        assert rough[name].high - rough[name].low > 1.5 * (exact[name].high - exact[name].low)
+    assert rough["error"].high - rough["error"].low == pytest.approx(exact["error"].high - exact["error"].low, rel=0.2)
+
+
 # --- sizes and power ---
 
 
@@ -764,13 +835,7 @@ def test_the_error_rejects_gaussian_fields_at_the_level():
     C = covariance(4, rng)
     rejected, covered = [], []
     for _ in range(2000):
-        u = rng.standard_normal((4000, 4)) @ np.linalg.cholesky(C).T
-        pilot = Pilot.of(u)
-        sums = FieldSums.empty(pilot, of.functionals(u[:1]).shape[1])
-        for g, part in enumerate(np.array_split(u, 16)):
-            y = part @ pilot.P.T
-            values = of.functionals(part)
-            sums.add(g, (ge.maths.hermite.Powers.of(y), values.sum(axis=0), values.T @ y, y))
+        sums = sums_of(of, rng.standard_normal((4000, 4)) @ np.linalg.cholesky(C).T)
         row = next(iter(equivalence._effects(sums, of, None, 0.01)))
         rejected.append(row.p < 0.05)
         covered.append(row.low <= 0 <= row.high)

@@ -144,6 +144,41 @@ def test_the_second_check_trains_nothing_and_draws_nothing(tmp_path, monkeypatch
     assert {name: str(found) for name, found in again.verdicts.items()} == words
 
 
+def test_the_certificate_is_that_of_student_and_teacher(tmp_path):
+    checks = Checks.of(run_of({**SMALL, "check": {**SMALL["check"], "trained": []}}, tmp_path))
+    assert checks.certificate.covariance.shape == (4, 4)
+    assert checks.certificate.draws == 60
+    T = checks.run.problem.teacher_overlap
+    np.testing.assert_allclose(checks.certificate.covariance[2:, 2:], T, rtol=0.2, atol=0.1)
+
+
+def test_a_damaged_student_is_trained_again(tmp_path):
+    first = Checks.of(run_of(SMALL, tmp_path)).deciding["trained to t = 1"].weights
+    path = tmp_path / "run" / "student-at-1.safetensors"
+    path.write_bytes(path.read_bytes()[:-20])
+    np.testing.assert_array_equal(Checks.of(run_of(SMALL, tmp_path)).deciding["trained to t = 1"].weights, first)
+
+
+def test_numbers_that_are_none_are_no_json(tmp_path):
+    checks = Checks.of(run_of({**SMALL, "check": {**SMALL["check"], "trained": [], "gradients": 0}}, tmp_path))
+    json.dumps(checks.values, allow_nan=False)
+
+
+def test_pixels_that_are_always_black_are_no_family(tmp_path):
+    data = tmp_path / "data.npy"
+    rows = np.random.default_rng(0).standard_normal((6_000, 50)).astype(np.float32)
+    rows[:, 3:] = 0
+    np.save(data, rows)
+    values = {
+        **SMALL,
+        "generator": {"name": str(data)},
+        "check": {**SMALL["check"], "trained": [], "beside": ["sparse", "ones"]},
+    }
+    checks = Checks.of(run_of({**values, "check": {"samples": 5_000, "trained": [], "gradients": 0}}, tmp_path))
+    assert "sparse" not in checks.beside
+    assert checks.verdicts
+
+
 def test_a_changed_experiment_trains_anew(tmp_path):
     first = Checks.of(run_of(SMALL, tmp_path)).deciding["trained to t = 2"].weights
     other = {**SMALL, "learning": {"lr": 0.5}}
@@ -264,6 +299,19 @@ def test_a_verdict_draws_itself(fields, tmp_path):
         found.plot(tmp_path / "other.gif")
 
 
+def test_full_batch_without_a_trained_score_is_refused(tmp_path):
+    values = {**BATCH, "check": {**BATCH["check"], "trained": []}}
+    with pytest.raises(InputError, match=r"check\.trained is empty"):
+        Checks.of(run_of(values, tmp_path, BatchRun))
+
+
+def test_one_latent_has_no_columns_unless_they_are_asked_for(tmp_path):
+    values = {**SMALL, "generator": {**SMALL["generator"], "latent_dim": 1}}
+    checks = Checks.of(run_of({**values, "check": {"samples": 5_000, "trained": [], "gradients": 0}}, tmp_path))
+    assert "columns" not in checks.beside
+    assert checks.violated
+
+
 def test_a_mode_that_carries_the_variance_is_noted(tmp_path, monkeypatch):
     checks = Checks.of(run_of({**SMALL, "check": {**SMALL["check"], "gradients": 0, "trained": []}}, tmp_path))
     assert not checks._warnings
@@ -280,6 +328,13 @@ def test_an_unknown_figure_and_a_file_in_the_place_of_its_folder_are_refused(tmp
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file"):
         reproduce.reproduced("rate", tmp_path / "file", 1, True, lambda *_: None)
+
+
+@pytest.mark.parametrize("content", ["{", '[{"case": 1}]', "3"])
+def test_damaged_numbers_are_made_again(content, tmp_path):
+    path = tmp_path / "rate-small.json"
+    path.write_text(content)
+    assert reproduce._kept(path) == []
 
 
 def test_the_slope_is_that_of_a_power_law():

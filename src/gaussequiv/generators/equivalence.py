@@ -520,7 +520,7 @@ def _effects(sums: FieldSums, of: Learner, model: GaussianModel | None, effect: 
         value = everything[0] / n - predicted
         yield _relative("moved", value, own, predicted, floor, effect, "violated", spread=spread, test=False)
     if full.size > 1 and averages[0] > floor:
-        yield _drift(full[1:], left[:, 1:], averages[1:])
+        yield _drift(full[1:], left[:, 1:], averages[1:], of.first_layer)
 
 
 def _relative(
@@ -548,15 +548,15 @@ def _relative(
     return Finding(name, float(value / unit), float(low), float(high), tolerance, p, decides=decides)
 
 
-def _drift(full: Array, left: Array, gaussian: Array) -> Finding:
-    """The distance of two drifts, relative to the Gaussian one, without the bias of its noise."""
-    G = len(left)
-    scale = float(np.linalg.norm(gaussian))
+def _drift(full: Array, left: Array, gaussian: Array, first: int) -> Finding:
+    """The distance of two drifts, without the bias of its noise: those of either layer relative to the Gaussian one."""
+    G, layers = len(left), (slice(None, first), slice(first, None))
+    unit = np.concatenate([np.full(gaussian[part].size, np.linalg.norm(gaussian[part])) for part in layers])
+    unit = np.sqrt(len(layers)) * np.maximum(unit, np.finfo(float).tiny)
+    full, left = full / unit, left / unit
     variance = (G - 1) / G * np.sum((left - left.mean(axis=0)) ** 2)
-    squares = np.sum(left**2, axis=1) / scale**2
-    found = Squared(
-        float((full @ full - variance) / scale**2), _half(squares) / stats.t.ppf(0.975, G - 1), squares, 1.0
-    )
+    squares = np.sum(left**2, axis=1)
+    found = Squared(float(full @ full - variance), _half(squares) / stats.t.ppf(0.975, G - 1), squares, 1.0)
     return Finding("drift", found.distance, *found.interval(), None, np.nan, decides="nothing")
 
 

@@ -50,6 +50,11 @@ class Learner(abc.ABC):
         return np.block([[Q, R], [R.T, T]])
 
     @property
+    def first_layer(self) -> int:
+        """How many of the drifts are those of the first layer."""
+        return len(self.student) * self.fields
+
+    @property
     def quadratic(self) -> bool:
         """Whether the error sees nothing but means and covariances."""
         return False

@@ -97,12 +97,10 @@ def rate(rows: Sequence[Mapping[str, Any]]) -> Figure:
             distances.plot(N, line * np.exp(np.mean(np.log(value / line))), ":", color=colour, lw=1)
             if mine[0]["bound"] is not None:
                 bounds.plot(N, [row["bound"] for row in mine], "s-", ms=4, color=colour, label=f"{name}: bound on W1")
-            bounds.plot(
-                N, [row["sliced"] for row in mine], "o", ms=4, color=colour, mfc="none", label=f"{name}: sliced W2"
-            )
+            bounds.plot(N, [row["sliced"] for row in mine], "o", ms=4, color=colour, mfc="none")
         for panel in (distances, bounds):
             panel.set(xscale="log", yscale="log", xlabel="N")
             panel.legend(frameon=False, fontsize=7.5)
         distances.set(ylabel="distance, standard deviations", title="distance (orders 3 and 4); dotted: the law")
-        bounds.set(title="certificate beside the worst direction")
+        bounds.set(title="certificate; circles: W2 in the worst direction")
         return figure
