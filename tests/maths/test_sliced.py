@@ -105,6 +105,13 @@ def test_without_its_null_the_square_is_that_of_the_law(d):
     assert found.p < 1e-6
 
 
+@pytest.mark.parametrize("d", [1, 4])
+def test_of_gaussian_samples_nothing_is_left(d):
+    rng = np.random.default_rng([5, d])
+    values = [sliced.max_sliced(parts(rng.standard_normal((800, d))), rng)[0].value for _ in range(150)]
+    assert abs(np.mean(values)) < 4 * np.std(values, ddof=1) / sqrt(150)
+
+
 def test_axes_are_functions_of_the_samples_before_they_are_whitened():
     rng = np.random.default_rng(4)
     y = rng.standard_normal((4000, 3)) @ np.diag([1.0, 3.0, 0.2]) @ rng.standard_normal((3, 3))
