@@ -217,6 +217,21 @@ def test_kinks_are_no_jumps(kind):
     assert certificate(generator, np.ones((1, generator.input_dim)), draws=50).w1 > 0
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["realnvp", "realnvp-pixels", "dcgan", "realnvp-random"])
+def test_trained_generators_have_a_gradient(name):
+    """The flow in logit space bends so sharply that short paths need a hundred nodes."""
+    generator = generators.load(name)
+    rng = np.random.default_rng(2)
+    found = certificate(
+        generator,
+        rng.standard_normal((2, generator.input_dim)),
+        rng.standard_normal((2, generator.latent_dim)),
+        draws=50,
+    )
+    assert np.isfinite(found.w1)
+
+
 @pytest.mark.parametrize("scale", [1e-5, 1e5])
 def test_scales_of_fields_do_not_matter(scale):
     generator = of(lambda c: torch.cat([c[:, :1], c[:, 1:] ** 2 - 1], dim=1), 2)
