@@ -554,12 +554,13 @@ def test_names_of_statistics():
 
 @pytest.mark.parametrize("units", [1, 2, 5])
 def test_families_have_the_length_of_random_weights(units):
-    generator, model = single(64, 32, "relu")
-    found = families(generator, model, units)
-    assert set(found) == {"random", "ones", "top", "columns", "sparse"}
-    for W in found.values():
-        assert W.shape == (units, 64)
-        np.testing.assert_allclose(np.linalg.norm(W, axis=1), 8)
+    _, model = single(64, 32, "relu")
+    found = families(model, units)
+    assert set(found) == {"random", "ones", "top", "rows", "columns", "sparse"}
+    spiked, teachers = found.pop("rows")
+    for W in (*found.values(), spiked, teachers):
+        assert W.shape == (units, 32 if W is teachers else 64)
+        np.testing.assert_allclose(np.linalg.norm(W, axis=1), sqrt(W.shape[1]))
         assert np.linalg.matrix_rank(W) == units
     top = found["top"][0] / 8
     assert top @ model.Omega @ top == pytest.approx(model.spectrum[-1])
@@ -568,6 +569,30 @@ def test_families_have_the_length_of_random_weights(units):
     columns = found["columns"] / np.linalg.norm(found["columns"], axis=1, keepdims=True)
     cosines = columns @ (model.Phi / np.linalg.norm(model.Phi, axis=0))
     np.testing.assert_allclose(np.abs(cosines).max(axis=1), 1)
+    largest = np.abs(spiked).argmax(axis=1)
+    rows = model.Phi[largest] / np.linalg.norm(model.Phi[largest], axis=1, keepdims=True)
+    np.testing.assert_allclose(np.sum(rows * teachers, axis=1), sqrt(32))
+
+
+def test_rows_with_their_teachers_are_violated():
+    """sign(F c) at N = 300: the student sees the sign of what the teacher sees."""
+    generator, model = single(300, 150, "sign")
+    student, teacher = pair(300, 150)
+    students = equivalence.networks(families(model, 2), student, teacher)
+    found = check_families(generator, model, students, teacher, samples=40_000)
+    assert found["rows"].word is Word.VIOLATED
+    assert not found["random"].violated
+    assert found["random"]["shape"].word is Word.CONSISTENT
+    np.testing.assert_array_equal(students["rows"][1].readout, [1, 1])
+
+
+def test_rows_are_those_that_latents_reach():
+    _, model = single(30, 12, "relu")
+    Phi = model.Phi * (np.arange(30) < 3)[:, None]
+    dead = ge.GaussianModel(Phi @ Phi.T + np.eye(30), Phi)
+    found = families(dead, 3)["rows"]
+    assert set(np.abs(found[0]).argmax(axis=1)) == {0, 1, 2}
+    assert "rows" not in families(dead, 4)
 
 
 WRONG = {
@@ -746,8 +771,8 @@ def test_other_rows_of_a_data_set_are_another_question(tmp_path):
 
 @pytest.mark.parametrize(("N", "units"), [(8, 6), (20, 20), (64, 8)])
 def test_ones_are_as_many_directions_as_units(N, units):
-    generator, model = single(N, N, "relu")
-    assert np.linalg.matrix_rank(families(generator, model, units)["ones"]) == units
+    _, model = single(N, N, "relu")
+    assert np.linalg.matrix_rank(families(model, units)["ones"]) == units
 
 
 @pytest.mark.parametrize("variance", [100.0, 1e4])
@@ -775,7 +800,7 @@ def test_other_wrong_calls_get_a_sentence(change):
     with pytest.raises(InputError):
         check_families(generator, model, [np.ones((1, 60))])
     with pytest.raises(InputError):
-        families(generator, None)
+        families(None)
 
 
 def sums_of(of, u, G=16):

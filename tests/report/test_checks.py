@@ -77,6 +77,7 @@ def test_check_says_consistent_writes_its_page_and_exits_with_zero(tmp_path):
         "trained to t = 2",
         "ones",
         "top",
+        "rows",
         "columns",
         "sparse",
     }
@@ -196,7 +197,7 @@ def test_trained_students_are_those_of_the_simulation(tmp_path):
 BATCH = {
     "generator": {"name": "single-layer", "input_dim": 200, "latent_dim": 100, "activation": "relu"},
     "batch": {"loss": "logistic", "penalty": [0.1, 1.0, 10.0], "alpha": [0.5, 2.0]},
-    "check": {"samples": 50_000, "gradients": 0, "trained": [0.5, 2.0], "beside": ["ones"]},
+    "check": {"samples": 50_000, "gradients": 0, "trained": [0.5, 2.0], "beside": ["ones", "rows"]},
 }
 
 

@@ -40,10 +40,15 @@ from gaussequiv.maths.hermite import Powers, Squared
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs
+from gaussequiv.models.replicates import jackknife
 from gaussequiv.models.streams import Purpose, stream
 
 LEAST = 4_096  # samples
 PAIR = ("student", "teacher")
+LANE_OF_FAMILIES = 9
+FELT = 1e-9  # of the response to the latents, below which an input has none
+
+Weights = Array | tuple[Array, Array]  # of a student, or of a student and its teacher
 LEVEL = 0.05
 DEPENDENT = 1e-9  # of variances, below which fields depend on each other
 EXACT = 1e-7  # of the outputs' own size, below which an error is rounding
@@ -327,9 +332,34 @@ def check_families(
     path = None if folder is None else Path(folder)
     found = Pass(generator, learners, means, samples, integer("seed", seed, 0)).run(workers, progress, path)
     source = str(getattr(generator, "name", type(generator).__name__))
+    predictions = dict.fromkeys(learners) if model is None else _predictions(model, learners)
     return {
-        name: _verdict(name, source, learners[name], sums, model, (tolerance, effect), seed)
+        name: _verdict(name, source, learners[name], sums, predictions[name], (tolerance, effect), seed)
         for name, sums in found.items()
+    }
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of the fields: their covariance (L, L); with its replicates, covariances and shifts of the means."""
+
+    covariance: Array
+    covariances: Array
+    shifts: Array
+
+
+def _predictions(model: GaussianModel, learners: Mapping[str, Learner]) -> dict[str, Prediction | None]:
+    """For every learner, from one pass over the model's replicates, which are large."""
+    covariances: dict[str, list[Array]] = {name: [] for name in learners}
+    shifts: dict[str, list[Array]] = {name: [] for name in learners}
+    for g in range(model.count_of_replicates):
+        replicate = model.replicate(g)
+        for name, of in learners.items():
+            covariances[name].append(of.covariance(replicate))
+            shifts[name].append(of.shift(model, replicate))
+    return {
+        name: Prediction(of.covariance(model), np.array(covariances[name]), np.array(shifts[name]))
+        for name, of in learners.items()
     }
 
 
@@ -350,12 +380,13 @@ def _first_means(generator: Inputs) -> tuple[Array, Array]:
     return sums[0] / MEANS, np.zeros(generator.latent_dim) if known else sums[1] / MEANS
 
 
-def families(generator: Inputs, model: GaussianModel, units: int = 2, seed: int = 0) -> dict[str, Array]:
+def families(model: GaussianModel, units: int = 2, seed: int = 0) -> dict[str, Weights]:
     r"""Students' weights that may be aligned with a generator, (units, N) each, of the length of random ones.
 
     "random"; "ones", all equal, and for more units with signs of Walsh functions; "top", the leading eigenvectors of Omega;
     "columns" of $\Phi = E[x c^T]$, the response to single latents (of F itself for a single layer); "sparse", one to four
-    inputs only.
+    inputs only; "rows", a pair (student, teacher): teachers are rows of Phi, students look at the same inputs with half of their
+    variance. Columns and rows are those that are not zero, where there are as many.
     """
     if not isinstance(model, GaussianModel):
         raise InputError(f"the model is {a_kind(model)}; expected a GaussianModel")
@@ -374,14 +405,23 @@ def families(generator: Inputs, model: GaussianModel, units: int = 2, seed: int 
         columns = model.Phi[:, rng.choice(D, units, replace=False)].T
         if columns.any(axis=1).all():
             found["columns"] = columns
+    felt = np.flatnonzero(np.linalg.norm(model.Phi, axis=1) > FELT * np.linalg.norm(model.Phi))
     sparse = np.zeros((units, N))
     for unit in range(units):
         sparse[unit, rng.choice(N, min(1 + unit % 4, N), replace=False)] = 1.0
     found["sparse"] = sparse
-    return {name: np.sqrt(N) * W / np.linalg.norm(W, axis=1, keepdims=True) for name, W in found.items()}
+    scaled: dict[str, Weights] = {name: _scaled(W) for name, W in found.items()}
+    if len(felt) >= units:
+        chosen = rng.choice(felt, units, replace=False)
+        spikes = np.zeros((units, N))
+        spikes[np.arange(units), chosen] = np.sqrt(N)
+        scaled["rows"] = _scaled(spikes + rng.standard_normal((units, N))), _scaled(model.Phi[chosen])
+    return scaled
 
 
-LANE_OF_FAMILIES = 9
+def _scaled(rows: Array) -> Array:
+    """Rows of the length of random ones."""
+    return np.asarray(np.sqrt(rows.shape[1]) * rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
 def _verdict(
@@ -389,7 +429,7 @@ def _verdict(
     source: str,
     of: Learner,
     sums: FieldSums,
-    model: GaussianModel | None,
+    model: Prediction | None,
     tolerances: tuple[float, float],
     seed: int,
 ) -> Verdict:
@@ -398,7 +438,7 @@ def _verdict(
     total = sum(groups[1:], groups[0])
     rows: list[Finding] = []
     if model is not None:
-        rows.append(_moments(sums, of, model, tolerance))
+        rows.append(_moments(sums, model, tolerance))
     shape = hermite.shape(groups)
     rows.append(_distance("shape", shape, tolerance))
     rows.append(_kurtosis(groups, total))
@@ -449,10 +489,10 @@ def _half(left: Array) -> float:
     return float(stats.t.ppf(0.975, G - 1) * np.sqrt((G - 1) / G * np.sum((left - left.mean()) ** 2)))
 
 
-def _moments(sums: FieldSums, of: Learner, model: GaussianModel, tolerance: float) -> Finding:
+def _moments(sums: FieldSums, model: Prediction, tolerance: float) -> Finding:
     """Means and covariances beside the model's, whose own errors count."""
     P, B = sums.pilot.P, sums.pilot.B
-    full = of.covariance(model)
+    full = model.covariance
     C = P @ full @ P.T
     values = np.linalg.eigvalsh(C)
     outside = np.eye(len(B)) - B @ P  # what does not vary on the samples
@@ -461,11 +501,9 @@ def _moments(sums: FieldSums, of: Learner, model: GaussianModel, tolerance: floa
         # fields that the model takes for dependent and the samples do not, or the other way
         return Finding("moments", np.inf, np.inf, np.inf, tolerance, 0.0)
     noise, spread = 0.0, 0.0
-    if model.count_of_replicates:
-        replicates = [model.replicate(g) for g in range(model.count_of_replicates)]
-        covariances = np.array([P @ of.covariance(one) @ P.T for one in replicates])
-        means = np.array([P @ of.shift(model, one) for one in replicates])
-        G, root = len(replicates), np.linalg.inv(np.linalg.cholesky(C))
+    if len(model.covariances):
+        covariances, means = P @ model.covariances @ P.T, model.shifts @ P.T
+        G, root = len(covariances), np.linalg.inv(np.linalg.cholesky(C))
         changes, shifts = root @ (covariances - C) @ root.T, means @ root.T
         changes, shifts = changes - changes.mean(axis=0), shifts - shifts.mean(axis=0)
         noise = float((G - 1) / G * (np.sum(changes**2) / 4 + np.sum(shifts**2)))
@@ -477,7 +515,7 @@ def _moments(sums: FieldSums, of: Learner, model: GaussianModel, tolerance: floa
     return _distance("moments", found, tolerance)
 
 
-def _effects(sums: FieldSums, of: Learner, model: GaussianModel | None, effect: float) -> Iterator[Finding]:
+def _effects(sums: FieldSums, of: Learner, model: Prediction | None, effect: float) -> Iterator[Finding]:
     """Errors and drifts of the fields beside those of Gaussian ones."""
     groups = sums.groups
     there = [powers.count > 0 for powers in sums.powers]
@@ -507,16 +545,13 @@ def _effects(sums: FieldSums, of: Learner, model: GaussianModel | None, effect: 
     else:
         yield _relative("error", full[0], left[:, 0], averages[0], floor, effect, "both")
     if model is not None:
-        predicted = float(of.gaussian(of.covariance(model))[0])
+        predicted = float(of.gaussian(model.covariance)[0])
         own = np.array([(everything[0] - part[0]) / (n - count) for part, count in zip(values, counts, strict=True)])
         spread = 0.0
-        if model.count_of_replicates:
+        if len(model.covariances):
             gradient = sums.slope(total, everything, slope)[0] @ sums.pilot.P
-            spread = float(
-                model.jackknife(
-                    lambda one: of.gaussian(of.covariance(one))[:1] + gradient @ of.shift(model, one)
-                ).error[0]
-            )
+            errors = np.array([of.gaussian(C)[0] for C in model.covariances]) + model.shifts @ gradient
+            spread = float(jackknife(np.array(predicted), errors).error)
         value = everything[0] / n - predicted
         yield _relative("moved", value, own, predicted, floor, effect, "violated", spread=spread, test=False)
     if full.size > 1 and averages[0] > floor:
@@ -595,6 +630,16 @@ def _rounded(n: float) -> str:
     return f"{int(np.ceil(n / digits) * digits):,}"
 
 
-def networks(weights: Mapping[str, Array], like: TwoLayer) -> dict[str, TwoLayer]:
-    """The families of weights as students with the readout and the activation of another, which has as many units."""
-    return {name: TwoLayer(W, like.readout, like.activation) for name, W in weights.items()}
+def networks(weights: Mapping[str, Weights], student: TwoLayer, teacher: TwoLayer) -> dict[str, Any]:
+    """The families of weights as networks with the readouts and the activations of others.
+
+    Those of the teacher of a pair are ones.
+    """
+    found: dict[str, Any] = {}
+    for name, given in weights.items():
+        W, B = given if isinstance(given, tuple) else (given, None)
+        found[name] = TwoLayer(W, student.readout, student.activation)
+        if B is not None:
+            readout = np.ones((len(B), *teacher.readout.shape[1:]))
+            found[name] = found[name], TwoLayer(B, readout, teacher.activation)
+    return found

@@ -14,7 +14,7 @@ from gaussequiv.errors import InputError
 from gaussequiv.generators import Certificate, Generator, certificate, check_families, families
 from gaussequiv.generators import norm_bound as norm_bound_of
 from gaussequiv.generators.certificate import NormBound, single_layer_of
-from gaussequiv.generators.equivalence import Verdict, networks
+from gaussequiv.generators.equivalence import Verdict, Weights, networks
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
@@ -59,8 +59,8 @@ class Checks:
         for share in e.trained:
             t = share * run.experiment.times.end
             students[f"trained to t = {t:g}"] = _trained(run, problem, t)
-        weights = _families(run, problem.student.units)
-        return cls(run, students, networks(weights, problem.student), problem.teacher)
+        weights = _families(run, problem.student.units, rows=run.experiment.teacher_on("learning") == "latents")
+        return cls(run, students, networks(weights, problem.student, problem.teacher), problem.teacher)
 
     @classmethod
     def _of_batch(cls, run: BatchRun) -> "Checks":
@@ -70,7 +70,16 @@ class Checks:
                 "check.trained is empty, and in full batch there is no other student; give values of alpha"
             )
         students = {f"trained at alpha = {a:g}": _fitted(run, a) for a in run.experiment.check.trained}
-        return cls(run, students, {name: W[0] for name, W in _families(run, 1).items()}, teacher)
+        perceptron = (
+            teacher if isinstance(teacher, Perceptron) and run.experiment.teacher_on("batch") == "latents" else None
+        )
+        beside: dict[str, Any] = {}
+        for name, given in _families(run, 1, rows=perceptron is not None).items():
+            W, B = given if isinstance(given, tuple) else (given, None)
+            beside[name] = W[0]
+            if B is not None and perceptron is not None:
+                beside[name] = W[0], Perceptron(B[0], perceptron.output, perceptron.noise)
+        return cls(run, students, beside, teacher)
 
     @property
     def _on(self) -> str:
@@ -241,11 +250,14 @@ def _rows(student: Any) -> Array:
     return np.atleast_2d(np.asarray(getattr(student, "weights", student), dtype=float))
 
 
-def _families(run: Run | BatchRun, units: int) -> dict[str, Array]:
+def _families(run: Run | BatchRun, units: int, *, rows: bool) -> dict[str, Weights]:
     e = run.experiment.check
-    found = families(run.generator, run.model, units, e.seed)
+    found = families(run.model, units, e.seed)
+    if not rows:
+        found.pop("rows", None)
     least = STILL * np.trace(run.model.Omega) / run.model.input_dim
-    for name, W in tuple(found.items()):
+    for name, given in tuple(found.items()):
+        W = given[0] if isinstance(given, tuple) else given
         if (np.einsum("ki,ij,kj->k", W, run.model.Omega, W) / W.shape[1]).min() <= least:
             del found[name]  # such as single pixels that are always black
     missing = [name for name in e.beside if name not in found]

@@ -371,8 +371,8 @@ class CheckSection(Section):
     tolerance: float = Field(default=0.05, gt=0)
     effect: float = Field(default=0.01, gt=0)
     trained: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(0.01, 0.1, 1.0), strict=False)
-    beside: tuple[Literal["random", "ones", "top", "columns", "sparse"], ...] = Field(
-        default=("ones", "top", "columns", "sparse"), strict=False
+    beside: tuple[Literal["random", "ones", "top", "rows", "columns", "sparse"], ...] = Field(
+        default=("ones", "top", "rows", "columns", "sparse"), strict=False
     )
     gradients: int = Field(default=400, ge=0)
 
