@@ -574,6 +574,7 @@ def test_families_have_the_length_of_random_weights(units):
     np.testing.assert_allclose(np.sum(rows * teachers, axis=1), sqrt(32))
 
 
+@pytest.mark.slow
 def test_rows_with_their_teachers_are_violated():
     """sign(F c) at N = 300: the student sees the sign of what the teacher sees."""
     generator, model = single(300, 150, "sign")
@@ -690,6 +691,7 @@ def test_a_student_that_is_its_teacher_is_consistent_on_gaussian_fields(kind, di
         assert found["error"].value == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0.0, 1.0, 30.0])
 def test_gaussian_inputs_with_means_are_consistent_without_a_model(size):
     """ReLU feels a mean to first order; what is left of it is taken off."""
@@ -704,6 +706,7 @@ def test_gaussian_inputs_with_means_are_consistent_without_a_model(size):
     assert np.abs(z).max() < 4
 
 
+@pytest.mark.slow
 def test_errors_of_the_means_of_a_model_are_not_held_against_the_generator():
     """A law, split: the model of one part and the other part differ by the noise of both."""
     rng = np.random.default_rng(6)
@@ -813,6 +816,7 @@ def sums_of(of, u, G=16):
     return sums
 
 
+@pytest.mark.slow
 def test_errors_have_no_bias_at_few_samples():
     """What the noise of the covariance adds to the closed form is taken off."""
     rng = np.random.default_rng(20)

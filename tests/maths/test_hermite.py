@@ -177,6 +177,7 @@ def rates(n, d, draws, seed, level=0.05):
     return np.mean(rejected, axis=0), np.mean(held, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "d"), [(2000, 2), (8000, 5)])
 def test_gaussian_samples_are_rejected_at_the_level(n, d):
     rejected, held = rates(n, d, 300, 0)
@@ -223,6 +224,7 @@ def test_an_interval_of_a_negative_square_begins_at_zero():
     assert high == pytest.approx(sqrt(-1e-4 + 2.1314 * 1e-3), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_mardia_has_no_bias():
     rng = np.random.default_rng(12)
     values = [hermite.mardia_kurtosis([Powers.of(rng.standard_normal((60, 3)))]) for _ in range(3000)]

@@ -105,6 +105,7 @@ def test_without_its_null_the_square_is_that_of_the_law(d):
     assert found.p < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 4])
 def test_of_gaussian_samples_nothing_is_left(d):
     rng = np.random.default_rng([5, d])
@@ -147,6 +148,7 @@ def rejections(n, d, draws, seed):
     return np.mean([sliced.max_sliced(parts(rng.standard_normal((n, d))), rng)[0].p < 0.05 for _ in range(draws)])
 
 
+@pytest.mark.slow
 def test_gaussian_samples_are_rejected_at_the_level():
     assert 0.01 < rejections(1000, 3, 200, 0) < 0.11
 

@@ -91,7 +91,7 @@ def test_a_teacher_may_look_at_the_inputs(teacher, run):
     assert found.problem.field_noise == pytest.approx(0.09)
     latents = run(f"batch.teacher={teacher}", folder="other")
     assert (latents.problem.teacher_on, latents.problem.teacher.dim) == ("latents", 30)
-    assert found._key("batch") != latents._key("batch")
+    assert found.key_of("batch") != latents.key_of("batch")
     assert found.comparisons[0].rms_z < 4
 
 
@@ -113,7 +113,7 @@ def test_a_two_layer_teacher_of_the_square_loss_has_its_closed_form(run):
     assert (found.problem.teacher.units, found.problem.teacher.activation.name) == (3, "relu")
     assert found.problem.noise == 0.2
     assert not (found.folder / "teacher-batch.safetensors").exists()
-    assert found._key("batch") != run("batch.teacher=two-layer", "teacher.units=2")._key("batch")
+    assert found.key_of("batch") != run("batch.teacher=two-layer", "teacher.units=2").key_of("batch")
 
 
 @pytest.mark.parametrize("on", ["latents", "inputs"])
@@ -363,8 +363,8 @@ def test_the_key_of_a_stage_holds_what_its_features_depend_on(run):
     sections = {"teacher", "student", "learning", "times"}
     assert sections <= set(trained._values)
     assert not sections & set(plain._values)
-    assert trained._key(*stages.MODEL) != run(*TRAINED, "learning.noise=0.5")._key(*stages.MODEL)
-    assert plain._key(*stages.MODEL) == run("learning.noise=0.5")._key(*stages.MODEL)
+    assert trained.key_of(*stages.MODEL) != run(*TRAINED, "learning.noise=0.5").key_of(*stages.MODEL)
+    assert plain.key_of(*stages.MODEL) == run("learning.noise=0.5").key_of(*stages.MODEL)
 
 
 # --- points without a value ---

@@ -93,6 +93,7 @@ def test_check_says_consistent_writes_its_page_and_exits_with_zero(tmp_path):
     assert "trained to t = 2: consistent" in (tmp_path / "run" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_check_says_violated_and_exits_with_one(tmp_path):
     few = {**FEW, "check": {**SMALL["check"], "trained": [], "gradients": 0}}
     done = call("check", file_of(tmp_path, few), "--samples", 10_000, "--out", "run")
@@ -201,6 +202,7 @@ BATCH = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [False, True])
 def test_full_batch_scores(features, tmp_path):
     values = {**BATCH, **({"features": {"kind": "gaussian", "width": 150}} if features else {})}
@@ -217,6 +219,7 @@ def test_full_batch_scores(features, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_best_penalties_are_those_of_the_theory(tmp_path):
     values = {**BATCH, "batch": {**BATCH["batch"], "penalty": "optimal", "loss": "square"}}
     checks = Checks.of(run_of(values, tmp_path, BatchRun))

@@ -220,10 +220,10 @@ def test_every_option_of_the_learning_rule_reaches_the_problem_and_the_key(tmp_p
     for setting, (name, value) in options.items():
         run = Run(Experiment.read(None, [*base, setting]), tmp_path, lambda *_: None)
         assert getattr(run.problem, name) == value, setting
-        keys.add((run._key(*PROBLEM), run._key(*SIMULATED)))
+        keys.add((run.key_of(*PROBLEM), run.key_of(*SIMULATED)))
     for setting in ("learning.noise=0.0", "student.outputs=1", "student.outputs=3"):
         run = Run(Experiment.read(None, [*base, setting]), tmp_path, lambda *_: None)
-        keys.add((run._key(*PROBLEM), run._key(*SIMULATED)))
+        keys.add((run.key_of(*PROBLEM), run.key_of(*SIMULATED)))
     assert run.problem.student.readout.shape == run.problem.teacher.readout.shape == (2, 3)
     assert len(keys) == len(options) + 3
 
@@ -389,7 +389,7 @@ def test_every_setting_of_a_batch_reaches_the_problem_and_the_key(tmp_path):
     keys = {}
     for setting in options:
         run = BatchRun(Experiment.read(None, [*base, f"batch.{setting}"]), tmp_path, lambda *_: None)
-        keys[run._key(*BATCHED)] = run
+        keys[run.key_of(*BATCHED)] = run
     assert len(keys) == len(options)
     logistic, hinge, sign, probit, noisy, other, *rest = keys.values()
     assert (logistic.problem.learned.name, logistic.problem.output) == ("logistic", "sign")
@@ -399,7 +399,7 @@ def test_every_setting_of_a_batch_reaches_the_problem_and_the_key(tmp_path):
     np.testing.assert_array_equal(hinge.problem.teacher.weights, noisy.problem.teacher.weights)
     assert [len(run.alpha) for run in rest] == [19, 19, 19, 1, 3, 2]
     bayes = BatchRun(Experiment.read(None, [*base, "batch.bayes=true", "batch.noise=0.3"]), tmp_path, lambda *_: None)
-    assert bayes._key(*BATCHED) == noisy._key(*BATCHED)
+    assert bayes.key_of(*BATCHED) == noisy.key_of(*BATCHED)
 
 
 WRONG = {

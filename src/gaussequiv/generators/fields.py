@@ -119,7 +119,7 @@ class FieldSums:
 
     @property
     def samples(self) -> int:
-        """N."""
+        """How many there were."""
         return sum(powers.count for powers in self.powers)
 
     @property

@@ -4,8 +4,8 @@ In coordinates y in which the Gaussian is N(0, I) a density $1 + \sum_k h_k \cdo
 
     W^2 = sum_k |h_k|^2 / k,    |h_k|^2 = |H_k|_F^2 / k!,    H_k = E He_k(y)  (a symmetric tensor with d^k entries),
 
-in units of the standard deviation of a field. The orders 1 and 2 are what is wrong with means and covariances, `Powers.moments`;
-the orders 3 and 4 are the shape, `Powers.shape`, in coordinates whitened by the sample itself: in one dimension
+in units of the standard deviation of a field. The orders 1 and 2 are what is wrong with means and covariances, `moments`; the
+orders 3 and 4 are the `shape`, in coordinates whitened by the sample itself: in one dimension
 $\sqrt{\mathrm{skew}^2 / 18 + \mathrm{kurt}^2 / 96}$.
 
 A squared norm of averages is larger than the square of what is estimated. With samples in G groups it is estimated without bias,
