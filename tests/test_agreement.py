@@ -33,8 +33,13 @@ def agreement(problem, inputs, end, points=12, seeds=10, test_samples=4_000, see
     return report.compare(theory, practice)
 
 
+LATER = ("a rate that jumps", "two outputs", "decay and a rate of its own")  # at full sizes only
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(
+    "options", [pytest.param(name, marks=pytest.mark.full if name in LATER else ()) for name in OPTIONS]
+)
 def test_gaussian_inputs_with_correlations(options):
     model = cases.correlated_model("spread", N=1000, D=500, seed=3)
     problem = cases.problem(model, K=3, M=2, **{"lr": 0.2, **OPTIONS[options]})

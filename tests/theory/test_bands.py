@@ -181,7 +181,7 @@ def test_replicates_that_are_the_model_have_neither_error_nor_bias(model, kind, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["online", "batch"])
+@pytest.mark.parametrize("kind", [pytest.param("online", marks=pytest.mark.full), "batch"])
 @pytest.mark.parametrize("samples", [400, pytest.param(3_000, marks=pytest.mark.full)])
 def test_bands_cover(kind, samples):
     """Of 200 bands of 95 % between 90 and 99 % hold the converged prediction, at every point of the curve."""
