@@ -113,6 +113,16 @@ def test_of_gaussian_samples_nothing_is_left(d):
     assert abs(np.mean(values)) < 4 * np.std(values, ddof=1) / sqrt(150)
 
 
+def test_samples_that_are_fewer_without_a_group_show_more_by_chance():
+    """Half of the samples in one group: without it the null is twice that of all, and is taken off as that."""
+    rng = np.random.default_rng(6)
+    y = rng.standard_normal((2000, 2))
+    found, direction = sliced.max_sliced([y[:1000], y[1000:]], rng)
+    kept = sliced.whitened(y)[0][1000:] @ direction.vector
+    alone = sliced.squared_distance((kept - kept.mean()) / kept.std())
+    assert found.left_out[0] == pytest.approx(alone - 2 * sliced.null(2000, 2)[0], rel=1e-9)
+
+
 def test_axes_are_functions_of_the_samples_before_they_are_whitened():
     rng = np.random.default_rng(4)
     y = rng.standard_normal((4000, 3)) @ np.diag([1.0, 3.0, 0.2]) @ rng.standard_normal((3, 3))

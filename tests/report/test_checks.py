@@ -14,8 +14,8 @@ import cases
 import gaussequiv as ge
 from gaussequiv import generators, report, simulation
 from gaussequiv.errors import InputError
-from gaussequiv.generators.equivalence import Word
 from gaussequiv.generators.fields import Pass
+from gaussequiv.generators.verdicts import Word
 from gaussequiv.report import checks as checks_module
 from gaussequiv.report import reproduce
 from gaussequiv.report.batch_runs import BatchRun

@@ -10,14 +10,13 @@ from gaussequiv.generators.certificate import norm_bound as norm_bound
 from gaussequiv.generators.conformance import check_generator as check_generator
 from gaussequiv.generators.datasets import Dataset as Dataset
 from gaussequiv.generators.datasets import dataset as dataset
-from gaussequiv.generators.equivalence import Verdict as Verdict
 from gaussequiv.generators.equivalence import check as check
 from gaussequiv.generators.equivalence import check_families as check_families
-from gaussequiv.generators.equivalence import families as families
 from gaussequiv.generators.estimation import estimate as estimate
 from gaussequiv.generators.estimation import estimate_shard as estimate_shard
 from gaussequiv.generators.estimation import field_covariances as field_covariances
 from gaussequiv.generators.estimation import merge as merge
+from gaussequiv.generators.families import families as families
 from gaussequiv.generators.features import Features as Features
 from gaussequiv.generators.features import first_layer as first_layer
 from gaussequiv.generators.features import measure_teacher as measure_teacher
@@ -29,6 +28,7 @@ from gaussequiv.generators.random_matrices import gaussian_matrix as gaussian_ma
 from gaussequiv.generators.random_matrices import matrices as matrices
 from gaussequiv.generators.random_matrices import matrix as matrix
 from gaussequiv.generators.sampled import sampled_model as sampled_model
+from gaussequiv.generators.verdicts import Verdict as Verdict
 from gaussequiv.generators.zoo import DCGAN as DCGAN
 from gaussequiv.generators.zoo import Decoder as Decoder
 from gaussequiv.generators.zoo import activation as activation

@@ -34,6 +34,7 @@ from gaussequiv.maths.activations import Activation, Homogeneous
 from gaussequiv.maths.activations import activation as named
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.sphere import unit, uphill
+from gaussequiv.maths.whitening import coordinates
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.streams import Purpose, stream
 
@@ -43,7 +44,6 @@ STARTS = 16
 EXPLAINED = 6.0  # standard errors that E T may be off the covariance of the fields
 SMOOTHINGS = (0.02, 0.05, 0.1, 0.2, 0.4)
 CERTAIN = 1.96
-SINGULAR = 1e-9  # of the largest eigenvalue of the correlations of fields
 PATHS, ANGLE, NODES, LEFT = 96, 0.15, (4, 12, 36, 108), 0.01  # see `_require_a_gradient`
 W1 = float(np.sqrt(2 / np.pi))
 
@@ -179,17 +179,15 @@ def _gradients(generator: Generator, of: Learner, c: Array) -> Array:
     """Those of all fields at latents (n, D): (n, L, D)."""
     latents = torch.tensor(c, dtype=generator.dtype, device=generator.device, requires_grad=True)
     x = generator.differentiable(latents)
-    rows = [of.student, of.teacher] if of.on_inputs else [of.student]
-    stacked = np.concatenate(rows)
-    W = torch.tensor(stacked / np.sqrt(stacked.shape[1]), dtype=x.dtype, device=x.device)
+    rows, on_latents = of.scaled
+    W = torch.tensor(np.concatenate(of.scaled) if of.on_inputs else rows, dtype=x.dtype, device=x.device)
     fields = x @ W.T
     found = [
         torch.autograd.grad(fields[:, k].sum(), latents, retain_graph=k + 1 < len(W))[0].double().cpu().numpy()
         for k in range(len(W))
     ]
     if not of.on_inputs:
-        B = of.teacher / np.sqrt(of.teacher.shape[1])
-        found += [np.broadcast_to(row, c.shape) for row in B]
+        found += [np.broadcast_to(row, c.shape) for row in on_latents]
     return np.stack(found, axis=1)
 
 
@@ -225,7 +223,7 @@ def _require_a_gradient(generator: Generator, of: Learner, seed: int) -> None:
 
 def _values(generator: Generator, of: Learner, c: Array) -> Array:
     """The fields at latents (n, D), (n, L)."""
-    return _both(of, generator.push(torch.from_numpy(c)).double().cpu().numpy(), c)
+    return of.local_fields(c, generator.push(torch.from_numpy(c)).double().cpu().numpy())
 
 
 def _explained(generator: Generator, of: Learner, T: Array, seed: int) -> Array:
@@ -234,9 +232,7 @@ def _explained(generator: Generator, of: Learner, T: Array, seed: int) -> Array:
     n = max(4 * len(T), 4096)
     latents, inputs = generator.sample(n, stream(seed, Purpose.CHECK, lane=LANE + 1))
     x = np.asarray(inputs, dtype=float)
-    u = (x - x.mean(axis=0)) @ of.student.T / np.sqrt(of.student.shape[1])
-    seen = (x - x.mean(axis=0)) if of.on_inputs else np.asarray(latents, dtype=float)
-    u = np.concatenate([u, seen @ of.teacher.T / np.sqrt(of.teacher.shape[1])], axis=1)
+    u = of.local_fields(np.asarray(latents, dtype=float), x - x.mean(axis=0))
     measured = u.T @ u / n
     squares = (u[:, :, None] * u[:, None, :]).reshape(n, *C.shape)
     error = np.sqrt(squares.var(axis=0) / n + T.var(axis=0) / len(T))
@@ -253,14 +249,11 @@ def _explained(generator: Generator, of: Learner, T: Array, seed: int) -> Array:
 
 def _largest(T1: Array, T2: Array, C: Array) -> Certificate:
     """The direction of the whitened fields in which the upper end of Var T is largest."""
-    size = np.sqrt(np.diagonal(C))
-    if not (size > 0).all():
+    if not (np.diagonal(C) > 0).all():
         raise InputError("a field does not vary on this generator; leave out the unit")
-    values, vectors = np.linalg.eigh(C / np.outer(size, size))
-    kept = values > SINGULAR * values[-1]
-    root = (
-        vectors[:, kept] / np.sqrt(values[kept]) / size[:, None]
-    )  # theta of the fields = root @ that of the whitened ones
+    root, fields = coordinates(
+        C
+    )  # theta of the fields = root @ that of the whitened ones; a row is a field's direction
     first, second = (np.einsum("ia,nij,jb->nab", root, T, root, optimize=True) for T in (T1, T2))
     n, L = len(T1), first.shape[1]
 
@@ -279,9 +272,8 @@ def _largest(T1: Array, T2: Array, C: Array) -> Certificate:
         return np.asarray(weights @ slopes / n)
 
     rng = np.random.default_rng(0)
-    fields = (vectors[:, kept] * np.sqrt(values[kept])).reshape(-1, L)  # each of them as a direction
     largest = np.linalg.eigh(np.einsum("nab,nbc->ac", first, second) + np.einsum("nab,nbc->ac", second, first))[1].T
-    starts = unit(np.concatenate([fields, largest, rng.standard_normal((STARTS, L))]))
+    starts = unit(np.concatenate([unit(fields), largest, rng.standard_normal((STARTS, L))]))
     e, _ = max((uphill(value, gradient, start) for start in starts), key=lambda pair: pair[1])
     a, b = parts(e)
     own = np.diagonal(C)
@@ -317,23 +309,14 @@ def _smoothed(F: Array, epsilon: float, of: Learner, draws: int, inner: int, see
     found = _of_gradients(smooth, of, draws, inner, seed)
     c = stream(seed, Purpose.CHECK, lane=LANE + 2).standard_normal((max(4 * draws, 4096), F.shape[1]))
     smoothly = smooth.push(torch.from_numpy(c)).double().numpy()
-    fields = [_both(of, x, c) for x in (np.sign(c @ F.T), smoothly)]
+    fields = [of.local_fields(c, x) for x in (np.sign(c @ F.T), smoothly)]
     C, own = (u.T @ u / len(u) for u in fields)
-    size = np.sqrt(np.diagonal(C))
-    values, vectors = np.linalg.eigh(C / np.outer(size, size))
-    kept = values > SINGULAR * values[-1]
-    A = vectors[:, kept] / np.sqrt(values[kept]) / size[:, None]
+    A, _ = coordinates(C)
     change = (fields[0] - fields[1]) @ A
     between = np.sqrt(np.linalg.eigvalsh(change.T @ change / len(c))[-1])
     sizes = np.sqrt(np.maximum(np.linalg.eigvalsh(A.T @ own @ A), 0.0))
     added = float(between + W1 * np.abs(1 - sizes).max() + W1 * found.size * (max(sizes[-1], 1.0) - 1))
     return replace(found, covariance=C, smoothing=epsilon, smoothed=added)
-
-
-def _both(of: Learner, x: Array, c: Array) -> Array:
-    seen = x if of.on_inputs else c
-    own = x @ of.student.T / np.sqrt(x.shape[1])
-    return np.concatenate([own, seen @ of.teacher.T / np.sqrt(max(of.teacher.shape[1], 1))], axis=1)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from gaussequiv.maths import sliced
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.hermite import Powers
 from gaussequiv.maths.threads import one_blas_thread
+from gaussequiv.maths.whitening import coordinates
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.storage import DamagedError, load_arrays, save_arrays
 from gaussequiv.models.streams import Purpose, stream
@@ -36,8 +37,6 @@ from gaussequiv.models.streams import Purpose, stream
 KIND = "sums of local fields"
 LANE = 7  # of the streams of checks: the others are those of conformance
 STILL = 1e-9  # deviations beside values, below which a field does not vary
-SINGULAR = 1e-9  # of the largest eigenvalue, below which a combination of fields does not vary
-
 
 Part = tuple[Powers, Array, Array, Array]  # sums of a chunk: powers, functionals, their products with y; and y itself
 
@@ -57,10 +56,8 @@ class Pilot:
         still = np.flatnonzero(~(size > STILL * np.abs(u).max(axis=0)))
         if len(still):
             raise InputError(f"field {still[0] + 1} of {name} does not vary on this generator; leave out the unit")
-        values, vectors = np.linalg.eigh(covariance / np.outer(size, size))
-        kept = values > SINGULAR * values[-1]
-        scale, directions = np.sqrt(values[kept]), vectors[:, kept]
-        return cls((directions / scale).T / size, size[:, None] * directions * scale)
+        A, B = coordinates(covariance)
+        return cls(A.T, B)
 
 
 @dataclass(eq=False)
@@ -271,17 +268,22 @@ class Pass:
         except InputError as error:
             raise InputError(f"chunk {index} of the check (seed {self.seed}): {error}") from error
         mean_x, mean_c = self.means
-        rows = [learner.student for learner in self.learners.values()]
-        rows += [learner.teacher for learner in self.learners.values() if learner.on_inputs]
-        stacked = np.concatenate(rows)
-        on_inputs = np.split(_projected(inputs, stacked, mean_x), np.cumsum([len(part) for part in rows])[:-1], axis=1)
-        centred = latents - mean_c
-        found, others = [], iter(on_inputs[len(self.learners) :])
-        for learner, own in zip(self.learners.values(), on_inputs, strict=False):
-            B = learner.teacher
-            teacher = next(others) if learner.on_inputs else centred @ B.T / np.sqrt(B.shape[1]) if len(B) else None
-            found.append(own if teacher is None else np.concatenate([own, teacher], axis=1))
+        rows, centred, found = self._rows, latents - mean_c, []
+        seen = np.split(
+            _projected(inputs, np.concatenate(rows), mean_x), np.cumsum([len(part) for part in rows]), axis=1
+        )
+        for learner, own in zip(self.learners.values(), seen, strict=False):  # np.split leaves an empty rest
+            on_latents = learner.scaled[1] if not learner.on_inputs else np.zeros((0, centred.shape[1]))
+            found.append(np.concatenate([own, centred @ on_latents.T], axis=1))
         return found
+
+    @cached_property
+    def _rows(self) -> list[Array]:
+        """What every learner projects the inputs on, so that they are gone through once."""
+        return [
+            np.concatenate(learner.scaled) if learner.on_inputs else learner.scaled[0]
+            for learner in self.learners.values()
+        ]
 
     def _sampled(self, index: int, size: int, rng: np.random.Generator) -> tuple[Array, Any]:
         """Latents, and inputs as a tensor of a `Generator`, where it is."""
@@ -333,9 +335,9 @@ class Pass:
 
 
 def _projected(inputs: torch.Tensor, rows: Array, mean: Array) -> Array:
-    r"""$(x - \bar x) W^T / \sqrt N$ in double precision, where the inputs are: (n, units)."""
+    r"""$(x - \bar x) W^T$ in double precision, where the inputs are: (n, units)."""
     if not len(rows):
         return np.zeros((len(inputs), 0))
-    W = torch.tensor(rows / np.sqrt(rows.shape[1]), device=inputs.device)
+    W = torch.tensor(rows, device=inputs.device)
     centre = torch.tensor(mean, device=inputs.device)
     return np.asarray(((inputs.double() - centre) @ W.T).cpu().numpy())

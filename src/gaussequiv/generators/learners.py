@@ -11,6 +11,7 @@ and their averages over N(0, C), from the closed forms of `maths` or by quadratu
 
 import abc
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,20 @@ class Learner(abc.ABC):
         """L = K + M."""
         return len(self.student) + len(self.teacher)
 
+    @property
+    def scaled(self) -> tuple[Array, Array]:
+        r"""$W / \sqrt N$ and the teacher's $B / \sqrt D$, or $B / \sqrt N$."""
+        W, B = (rows / np.sqrt(max(rows.shape[1], 1)) for rows in (self.student, self.teacher))
+        return W, B
+
+    def local_fields(self, latents: Array, inputs: Array) -> Array:
+        """Fields (n, L) of centred latents (n, D) and inputs (n, N)."""
+        W, B = self.scaled
+        return np.concatenate([inputs @ W.T, (inputs if self.on_inputs else latents) @ B.T], axis=1)
+
     def covariance(self, model: GaussianModel) -> Array:
         """C of a Gaussian model, (L, L)."""
-        W, B = (rows / np.sqrt(max(rows.shape[1], 1)) for rows in (self.student, self.teacher))
+        W, B = self.scaled
         cross, own = (model.Omega, model.Omega) if self.on_inputs else (model.Phi, model.Psi)
         Q, R, T = W @ model.Omega @ W.T, W @ cross @ B.T, B @ own @ B.T
         return np.block([[Q, R], [R.T, T]])
@@ -61,7 +73,7 @@ class Learner(abc.ABC):
 
     def shift(self, model: GaussianModel, other: GaussianModel) -> Array:
         """The means of the fields of another model, where those of this one are zero, (L,)."""
-        W, B = (rows / np.sqrt(max(rows.shape[1], 1)) for rows in (self.student, self.teacher))
+        W, B = self.scaled
         x, c = other.mean_x - model.mean_x, other.mean_c - model.mean_c
         return np.concatenate([W @ x, B @ (x if self.on_inputs else c)])
 
@@ -93,7 +105,21 @@ class Network(Learner):
     """A two-layer student of a two-layer teacher."""
 
     networks: tuple[TwoLayer, TwoLayer]
-    drifts: bool
+
+    @cached_property
+    def drifts(self) -> bool:
+        """Whether the drift has its averages: both activations have a slope."""
+        try:
+            for network in self.networks:
+                network.activation.derivative(np.zeros(1))  # type: ignore[union-attr]
+        except InputError:
+            return False
+        return True
+
+    @cached_property
+    def _averages(self) -> quadruples.Averages:
+        student, teacher = (network.activation for network in self.networks)
+        return quadruples.averages(student, teacher, len(self.student), centred=True, tolerance=TOLERANCE)  # type: ignore[arg-type]
 
     @property
     def what(self) -> str:
@@ -105,15 +131,13 @@ class Network(Learner):
 
     @property
     def _readouts(self) -> tuple[Array, Array]:
-        """V (K, outputs) and the signed readout s = (v, -a), (L, outputs)."""
+        """The readouts v (K, outputs), and the signed readout s = (v, -a), (L, outputs)."""
         v, a = (network.readout.reshape(network.units, -1) for network in self.networks)
         return v, np.concatenate([v, -a])
 
     def scale(self, C: Array) -> float:
         K, (_, s) = len(self.student), self._readouts
-        student, teacher = (network.activation for network in self.networks)
-        averages = quadruples.averages(student, teacher, K, centred=True, tolerance=TOLERANCE)  # type: ignore[arg-type]
-        products = averages.products(C)
+        products = self._averages.products(C)
         own, others = (np.einsum("ao,ab,bo->", s[i], products[i, i], s[i]) for i in (slice(0, K), slice(K, None)))
         return float(own + others) / 2
 
@@ -132,11 +156,9 @@ class Network(Learner):
 
     def gaussian(self, C: Array) -> Array:
         K, (v, s) = len(self.student), self._readouts
-        student, teacher = (network.activation for network in self.networks)
-        averages = quadruples.averages(student, teacher, K, centred=True, tolerance=TOLERANCE)  # type: ignore[arg-type]
         if not self.drifts:
-            return np.array([np.einsum("ao,ab,bo->", s, averages.products(C), s) / 2])
-        pairs = averages.pairs(C)
+            return np.array([np.einsum("ao,ab,bo->", s, self._averages.products(C), s) / 2])
+        pairs = self._averages.pairs(C)
         S = v @ s.T  # (K, L)
         first = (S * pairs.slopes) @ C + np.sum(S * pairs.bend, axis=1)[:, None] * C[:K]
         error = np.einsum("ao,ab,bo->", s, pairs.product, s) / 2
@@ -195,9 +217,7 @@ class Score(Learner):
         return np.array([w @ (above * (1 - positive) + (1 - above) * positive)])
 
 
-def learner(
-    student: Any, teacher: Any, input_dim: int, latent_dim: int, teacher_on: str, *, drifts: bool = True
-) -> Learner:
+def learner(student: Any, teacher: Any, input_dim: int, latent_dim: int, teacher_on: str) -> Learner:
     """Of what a user passes: a `TwoLayer` with a `TwoLayer`, weights (N,) with a `Perceptron`, or weights (K, N) and (M, D).
 
     Raises:
@@ -218,21 +238,11 @@ def learner(
                 raise InputError(
                     f"the student has {student.outputs} outputs and the teacher {teacher.outputs}; expected as many"
                 )
-            return Network(W, B, on_inputs, (student, teacher), drifts and _drifts(student, teacher))
+            return Network(W, B, on_inputs, (student, teacher))
         case _, Perceptron() if len(W) == 1 and not isinstance(student, TwoLayer):
             return Score(W, B, on_inputs, teacher)
         case _:
             return Fields(W, B, on_inputs)
-
-
-def _drifts(student: TwoLayer, teacher: TwoLayer) -> bool:
-    """Whether the drift has its averages: both activations have a slope."""
-    try:
-        for network in (student, teacher):
-            network.activation.derivative(np.zeros(1))  # type: ignore[union-attr]
-    except InputError:
-        return False
-    return True
 
 
 def _weights(name: str, given: Any, dim: int, of: str) -> Array:

@@ -29,9 +29,9 @@ from gaussequiv.errors import InputError, integer
 from gaussequiv.generators.conformance import checked_sample, require_a_map
 from gaussequiv.generators.plan import CHUNK
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.jackknife import jackknife
 from gaussequiv.models.operator import OperatorModel
 from gaussequiv.models.problems import Inputs
-from gaussequiv.models.replicates import jackknife
 from gaussequiv.models.streams import Purpose, stream
 
 PARTS = 4  # of the samples, left out one at a time

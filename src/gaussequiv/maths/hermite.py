@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.jackknife import jackknife, reach
+from gaussequiv.maths.whitening import inverse_root
 
-SINGULAR = 1e-13  # of the largest eigenvalue of a covariance
 STACK = 4_000_000  # numbers of tensors that are turned together
 
 
@@ -87,13 +87,7 @@ class Powers:
 
     def whitening(self) -> tuple[Array, Array]:
         """The affine map after which these samples have mean zero and covariance I: (A, b) of A y + b."""
-        values, vectors = np.linalg.eigh(self.covariance)
-        if not values[0] > SINGULAR * values[-1]:
-            raise InputError(
-                "fields that vary on few samples only, or depend on each other on nearly all of them; leave such a unit out, or "
-                "take more samples"
-            )
-        A = (vectors / np.sqrt(values)) @ vectors.T
+        A = inverse_root(self.covariance)
         return A, -A @ self.mean
 
 
@@ -160,7 +154,7 @@ class Squared:
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Of the distance itself, by Student's law of G - 1 degrees."""
-        half = float(stats.t.ppf((1 + level) / 2, len(self.left_out) - 1)) * self.error
+        half = float(reach(self.error, len(self.left_out), level))
         return float(np.sqrt(max(self.value - half, 0.0))), float(np.sqrt(max(self.value + half, 0.0)))
 
     @property
@@ -194,8 +188,7 @@ def moments(groups: Sequence[Powers], covariance: Array, noise: float = 0.0, mea
 
     """
     total = sum(groups[1:], groups[0])
-    values, vectors = np.linalg.eigh(covariance)
-    A = (vectors / np.sqrt(values)) @ vectors.T
+    A = inverse_root(covariance)
 
     def norm(sums: Powers) -> float:
         m = A @ (sums.mean - mean)
@@ -243,13 +236,11 @@ def _estimated(
     everything = np.arange(G)
     found = value(norms[0], everything)
     left = np.array([value(norms[1 + g], everything != g) for g in everything])
-    error = float(np.sqrt((G - 1) / G * np.sum((left - left.mean()) ** 2)))
-    found -= (G - 1) * (
-        float(left.mean()) - found
-    )  # a U-statistic stays; what whitening by the sample leaves is taken off
+    spread = jackknife(np.array(found), left)
+    found -= float(spread.bias)  # a U-statistic has none; what whitening by the sample leaves is taken off
     n = counts.sum()
     lost = 1 - float(np.sum((counts / n) ** 2))  # pairs within a group do not count
-    return Squared(found, error, left, _tail(found * n * np.sqrt(lost), laws, noise * n))
+    return Squared(found, float(spread.error), left, _tail(found * n * np.sqrt(lost), laws, noise * n))
 
 
 def _tail(value: float, laws: list[tuple[int, int]], noise: float) -> float:

@@ -12,7 +12,7 @@ on n and d only. `NULL` holds its mean, standard deviation and skewness from sim
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from scipy.special import ndtri
 
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.hermite import Squared
+from gaussequiv.maths.jackknife import standard_error
 from gaussequiv.maths.sphere import unit, uphill
+from gaussequiv.maths.whitening import inverse_root
 
 NULL = Path(__file__).with_name("sliced_null.csv")
 MOST = 32_768  # samples that the table goes up to
@@ -47,8 +49,7 @@ def whitened(y: Any) -> tuple[Array, Array]:
     """Samples (n, d) with mean zero and covariance I, and the matrix A of the map A (y - mean)."""
     y = np.asarray(y, dtype=float)
     centred = y - y.mean(axis=0)
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(y))
-    A = (vectors / np.sqrt(values)) @ vectors.T
+    A = inverse_root(centred.T @ centred / len(y))
     return centred @ A, A
 
 
@@ -123,10 +124,9 @@ def max_sliced(
         kept = ordered[member != g]
         scaled = (kept - kept.mean()) / kept.std()
         left.append(2 - 2 * scaled @ _bins(len(kept)) / len(kept) - mean * n / len(kept))
-    values, G = np.array(left), len(parts)
-    error = float(np.sqrt((G - 1) / G * np.sum((values - values.mean()) ** 2)))
+    values = np.array(left)
     p = float(stats.pearson3.sf(direction.value, skew, loc=mean, scale=deviation))
-    return Squared(direction.value - mean, error, values, p), direction
+    return Squared(direction.value - mean, float(standard_error(values)), values, p), direction
 
 
 def null(n: int, d: int) -> tuple[float, float, float]:
@@ -150,7 +150,7 @@ def _table() -> tuple[Array, Array, Array]:
     return sizes, dims, table
 
 
-@cache
+@lru_cache(maxsize=64)
 def _bins(n: int) -> Array:
     """The averages of the normal quantile function over n bins of equal probability."""
     edges = ndtri(np.arange(1, n) / n)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.jackknife import reach
 from gaussequiv.maths.solvers import Status
 from gaussequiv.models.storage import SCHEMA, atomic_write
 
@@ -184,7 +184,7 @@ class Curve:
         """Half of the width of the 95 % band of a quantity, by Student's law; None without errors of an estimate."""
         if "parts" not in self.data.attrs:
             return None
-        return np.asarray(stdtrit(self.data.attrs["parts"] - 1, 0.975) * self.data[f"{name}_se"].values)
+        return reach(self.data[f"{name}_se"].values, self.data.attrs["parts"])
 
     @property
     def band(self) -> tuple[Array, Array] | None:

@@ -16,8 +16,9 @@ import scipy.linalg
 from gaussequiv.errors import InputError, integer
 from gaussequiv.maths.activations import Activation, activation
 from gaussequiv.maths.averages import Array
+from gaussequiv.maths.jackknife import Spread, jackknife
 from gaussequiv.maths.layers import layer
-from gaussequiv.models.replicates import Replicates, Spread, jackknife
+from gaussequiv.models.replicates import Replicates
 from gaussequiv.models.storage import load_arrays, save_arrays
 from gaussequiv.models.streams import as_rng
 

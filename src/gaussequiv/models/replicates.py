@@ -1,16 +1,12 @@
-r"""`Replicates`: the models that leave out one part of the samples at a time, and what follows from their spread.
+r"""`Replicates`: the models that leave out one part of the samples at a time; their spread is that of an estimate.
 
-With $\hat f$ a function of the model of all samples and $\hat f_{-g}$ that without part g of G (the jackknife),
-
-    bias = (G - 1) (mean f_-g - f),        variance = (G - 1) / G  sum_g (f_-g - mean f_-g)^2.
-
-The bias is that of order 1 / P: what a finite number of samples P adds to smooth functions of their moments, as the spread of
-the eigenvalues of $\Omega$ does. It is exact for quadratic ones, such as $\mathrm{tr}\, \Omega^2$.
+Error and bias are those of `maths.jackknife`. The bias is that of order 1 / P: what a finite number of samples P adds to
+smooth functions of their moments, as the spread of the eigenvalues of $\Omega$ does. It is exact for quadratic ones, such as
+$\mathrm{tr}\, \Omega^2$.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
@@ -52,19 +48,3 @@ class Replicates:
         full[upper] = change
         full.T[upper] = change
         return full
-
-
-class Spread(NamedTuple):
-    """A function of a model, with its standard error and its bias of order 1 / P."""
-
-    value: Array
-    error: Array
-    bias: Array
-
-
-def jackknife(full: Array, left_out: Array) -> Spread:
-    """A function of the model with its error and bias, from its values without one part at a time, (G, ...)."""
-    G = len(left_out)
-    mean = left_out.mean(axis=0)
-    variance = (G - 1) / G * ((left_out - mean) ** 2).sum(axis=0)
-    return Spread(full, np.sqrt(variance), (G - 1) * (mean - full))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gaussequiv.generators.equivalence import Verdict
+    from gaussequiv.generators.verdicts import Verdict
     from gaussequiv.models.curves import Curve
     from gaussequiv.models.sweeps import Curves
     from gaussequiv.report.batches import BatchComparison

@@ -18,7 +18,6 @@ from gaussequiv.models.problems import Inputs
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.teachers import MeasuredTeacher, Perceptron
 from gaussequiv.report.problems import teacher_of
-from gaussequiv.report.said import said
 from gaussequiv.report.stages import MODEL, Stages, digest
 from gaussequiv.report.teachers import centred, fingerprint, from_code, load, save
 from gaussequiv.theory import predict
@@ -225,8 +224,7 @@ class BatchRun(Stages):
             if name in drawn:
                 pictures[name] = (figures.svg(drawn[name]), f"Test error of {name.removesuffix('-map')}. {MAP}")
         html = self.folder / "index-batch.html"
-        check = said(self.folder, self.suffix)
-        page.write(html, comparison, {**pictures, **self._pictures()}, self.details, twin, check)
+        page.write(html, comparison, {**pictures, **self._pictures()}, self.details, twin, self.checked)
         return [*self._saved(drawn), html]
 
     @property

@@ -14,7 +14,8 @@ from gaussequiv.errors import InputError
 from gaussequiv.generators import Certificate, Generator, certificate, check_families, families
 from gaussequiv.generators import norm_bound as norm_bound_of
 from gaussequiv.generators.certificate import NormBound, single_layer_of
-from gaussequiv.generators.equivalence import Verdict, Weights, networks
+from gaussequiv.generators.families import Weights, networks
+from gaussequiv.generators.verdicts import Verdict
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
@@ -58,7 +59,9 @@ class Checks:
         students: dict[str, Any] = {"student": problem.student}
         for share in e.trained:
             t = share * run.experiment.times.end
-            students[f"trained to t = {t:g}"] = _trained(run, problem, t)
+            students[f"trained to t = {t:g}"] = run.after_training(
+                f"student-at-{t:g}", run.key_of(*PROBLEM), lambda: problem, run.generator, t, e.seed
+            )
         weights = _families(run, problem.student.units, rows=run.experiment.teacher_on("learning") == "latents")
         return cls(run, students, networks(weights, problem.student, problem.teacher), problem.teacher)
 
@@ -264,30 +267,6 @@ def _families(run: Run | BatchRun, units: int, *, rows: bool) -> dict[str, Weigh
     if missing and "beside" in e.model_fields_set:
         raise InputError(f"check.beside: there are no weights {', '.join(missing)} for this generator; leave them out")
     return {name: found[name] for name in e.beside if name in found}
-
-
-def _trained(run: Run, problem: OnlineSGD, t: float) -> TwoLayer:
-    """The student after one-pass SGD until t, found again where it was trained before."""
-    from gaussequiv import simulation
-
-    seed, key = run.experiment.check.seed, run.key_of(*PROBLEM)
-    path = run.folder / f"student-at-{t:g}.safetensors"
-    with suppress(DamagedError):  # it is made again
-        if path.is_file():
-            network, provenance = TwoLayer.load_with_provenance(path)
-            if provenance.get("key") == key and provenance.get("seed") == seed:
-                return network
-    network = simulation.train(
-        problem,
-        run.generator,
-        time=t,
-        seed=seed,
-        device=run.experiment.simulation.device,
-        checkpoint=run.folder / f"student-at-{t:g}-{key[:12]}.partial",
-        progress=lambda done, of: run.progress(f"training to {t:g}", done, of),
-    )
-    network.save(path, {"key": key, "seed": seed, "time": t})
-    return network
 
 
 def _fitted(run: BatchRun, alpha: float) -> Array:

@@ -14,7 +14,6 @@ from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.problems import Inputs, OnlineSGD, log_times
 from gaussequiv.models.sweeps import Curves, Sweep
 from gaussequiv.report.problems import online_problem
-from gaussequiv.report.said import said
 from gaussequiv.report.stages import MODEL, Stages, versions
 from gaussequiv.theory import predict
 
@@ -117,7 +116,7 @@ class Run(Stages):
         hollow = "; open points: the same training on the Gaussian twin" if twin is not None else ""
         caption = f"Theory (lines) and one-pass SGD (points, standard errors over seeds{hollow}). {comparison.caption}"
         pictures = {"curve": (figures.svg(figures.compared(comparison, twin)), caption), **self._pictures()}
-        page.write(html, comparison, pictures, self.details, twin, said(self.folder, self.suffix))
+        page.write(html, comparison, pictures, self.details, twin, self.checked)
         return [*written, html]
 
     def _simulated(self, inputs: Inputs, stage: str) -> Curve | Curves:

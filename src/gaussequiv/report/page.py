@@ -14,7 +14,7 @@ from gaussequiv.report.batches import BatchComparison
 from gaussequiv.report.grids import Compared, GridComparison, table
 
 if TYPE_CHECKING:
-    from gaussequiv.generators.equivalence import Verdict
+    from gaussequiv.generators.verdicts import Verdict
     from gaussequiv.report.checks import Checks
 
 KINDS = {"consistent": "", "violated": " departs", "inconclusive": " undecided"}

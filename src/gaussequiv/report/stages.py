@@ -9,6 +9,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
 from gaussequiv.models.problems import Inputs, OnlineSGD
-from gaussequiv.models.storage import atomic_write_text, sha256_of_file, sha256_of_folder
+from gaussequiv.models.storage import DamagedError, atomic_write_text, sha256_of_file, sha256_of_folder
 from gaussequiv.models.streams import Purpose, stream
 from gaussequiv.models.sweeps import Curves, load
 from gaussequiv.report import compare
@@ -162,29 +163,43 @@ class Stages(abc.ABC):
     @cached_property
     def trained(self) -> TwoLayer:
         """The student of the experiment after one-pass SGD on the generator's inputs: its first layer are the features."""
+
+        def problem() -> OnlineSGD:
+            found = online_problem(self.experiment, self.inputs_model)
+            if not isinstance(found, OnlineSGD):
+                raise InputError(
+                    "trained features are those of one student; give one value where the experiment has a list"
+                )
+            return found
+
+        e = self.experiment
+        return self.after_training("features", self.key_of(*MODEL), problem, self.source, e.times.end, e.features.seed)
+
+    def after_training(
+        self, name: str, key: str, problem: Callable[[], OnlineSGD], inputs: Inputs, time: float, seed: int
+    ) -> TwoLayer:
+        """A student after one-pass SGD, found again where it was trained before; a damaged file is made again."""
         from gaussequiv import simulation
 
-        path, key = self.folder / "features.safetensors", self.key_of(*MODEL)
-        if path.is_file():
-            network, provenance = TwoLayer.load_with_provenance(path)
-            if provenance.get("key") == key:
-                return network
-        problem = online_problem(self.experiment, self.inputs_model)
-        if not isinstance(problem, OnlineSGD):
-            raise InputError(
-                "trained features are those of one student; give one value where the experiment has a list"
-            )
+        path = self.folder / f"{name}.safetensors"
+        key = digest(key, time, seed)
+        with suppress(DamagedError):
+            if path.is_file():
+                network, provenance = TwoLayer.load_with_provenance(path)
+                if provenance.get("key") == key:
+                    return network
         self.save_experiment()
+        asked = problem()
         network = simulation.train(
-            problem,
-            self.source,
-            time=self.experiment.times.end,
-            seed=self.experiment.features.seed,
+            asked,
+            inputs,
+            time=time,
+            seed=seed,
             device=self.experiment.simulation.device,
-            checkpoint=self.folder / f"features-{key[:12]}.partial",
-            progress=lambda done, of: self.progress("features", done, of),
+            checkpoint=self.folder / f"{name}-{key[:12]}.partial",
+            progress=lambda done, of: self.progress(name, done, of),
         )
-        network.save(path, {"key": key, "problem": problem.describe(), "time": self.experiment.times.end})
+        network.save(path, {"key": key, "problem": asked.describe(), "time": time, "seed": seed})
         return network
 
     # --- theory beside simulation ---
@@ -201,6 +216,15 @@ class Stages(abc.ABC):
         twin = compare(self.theory, self.twin)
         twin.save(self.folder / f"comparison-twin{self.suffix}.json")
         return comparison, twin
+
+    @property
+    def checked(self) -> str | None:
+        """What the last check in this directory said of the experiment's own weights, if there was one."""
+        path = self.folder / f"check{self.suffix}.json"
+        if not path.is_file():
+            return None
+        found = json.loads(path.read_text(encoding="utf-8"))["verdicts"]
+        return "; ".join(f"{name}: {one['word']}" for name, one in found.items() if one["decides"])
 
     @property
     def details(self) -> Mapping[str, Any]:

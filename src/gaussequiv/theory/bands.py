@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gaussequiv.errors import InputError
+from gaussequiv.maths.jackknife import jackknife
 from gaussequiv.models.batch import FullBatch
 from gaussequiv.models.curves import Curve
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.operator import OperatorModel
 from gaussequiv.models.problems import OnlineSGD
-from gaussequiv.models.replicates import jackknife
 
 DEAR = 1024  # inputs beyond which eigenvalues of replicates are those of first order
 ONLINE = ("test_error", "Q", "R", "T", "v", "means")

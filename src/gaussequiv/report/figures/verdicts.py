@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from gaussequiv.generators.equivalence import Verdict, Word
+from gaussequiv.generators.verdicts import Verdict, Word
 from gaussequiv.maths.averages import Array
 from gaussequiv.report.figures.drawing import COLOURS, PRACTICE, STYLE, TWIN, canvas
 
