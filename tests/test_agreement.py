@@ -66,7 +66,7 @@ def test_classification_errors(student, teacher):
 @pytest.mark.parametrize(
     ("student", "teacher", "teacher_on"),
     [
-        ("erf", "erf", "latents"),
+        pytest.param("erf", "erf", "latents", marks=pytest.mark.full),
         ("relu", "tanh", "inputs"),
         pytest.param("gelu", "sign", "latents", marks=pytest.mark.full),
     ],

@@ -342,6 +342,6 @@ def _device(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.zeros(1, device=chosen).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise InputError(f"device {str(device)!r} is not there ({str(error).splitlines()[0]}); use 'cpu'") from error
     return chosen
