@@ -367,6 +367,10 @@ def test_it_falls_with_the_root_of_n():
     )
     ratio = (small.tv * small.variance / small.operator**3) / (large.tv * large.variance / large.operator**3)
     assert ratio == pytest.approx(3, rel=1e-6)
+    same = [one.informative_from * one.variance**2 / one.operator**6 for one in (small, large)]
+    assert same[0] == pytest.approx(same[1], rel=1e-6)  # the size does not enter but through the norms
+    assert small.tv / np.sqrt(small.informative_from / 100) == pytest.approx(1)
+    assert f"says nothing below N = {small.informative_from:.2g}" in str(small)
     assert large.operator == pytest.approx(1 + sqrt(2), rel=0.05)
     assert 0.15 < large.variance < 0.45
 

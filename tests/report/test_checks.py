@@ -59,6 +59,7 @@ def test_check_says_consistent_writes_its_page_and_exits_with_zero(tmp_path):
         "sign smoothed",
         "norm-only bound: none",
         "structure: N 200",
+        "row coherence of F",
     ):
         assert word in done.stdout
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -287,6 +288,17 @@ def test_the_structure_is_that_of_its_definitions():
     assert found["largest weight / sqrt(N)"] == pytest.approx(1 / np.sqrt(40))
     correlations = np.abs(model.Omega / np.sqrt(np.outer(np.diag(model.Omega), np.diag(model.Omega))))
     assert found["largest correlation of two inputs"] == pytest.approx(correlations[~np.eye(40, dtype=bool)].max())
+    assert found["largest eigenvalue / N"] == pytest.approx(rho.max() / 40)
+    assert "row coherence of F" not in found
+
+
+def test_coherent_rows_of_the_matrix_are_seen():
+    F = generators.gaussian_matrix(30, 20)
+    model, W = ge.GaussianModel.single_layer(F, "sign"), np.ones((1, 30))
+    cosines = [abs(F[i] @ F[j]) / (np.linalg.norm(F[i]) * np.linalg.norm(F[j])) for i in range(30) for j in range(i)]
+    assert structure(model, W, F)["row coherence of F"] == pytest.approx(max(cosines))
+    F[7] = -3 * F[3]
+    assert structure(model, W, F)["row coherence of F"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("fields", [1, 4, 12])

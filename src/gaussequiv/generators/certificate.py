@@ -350,6 +350,11 @@ class NormBound:
         )
 
     @property
+    def informative_from(self) -> float:
+        r"""The N from which it is below 1: it falls as $N^{-1/2}$ while $\sqrt N \max |w| / \|w\|$ and the other norms stay."""
+        return float(self.size[0] * self.tv**2)
+
+    @property
     def excess(self) -> dict[str, float]:
         r"""By how much each term is above that of a dense random matrix and random weights: the largest one dominates.
 
@@ -372,7 +377,7 @@ class NormBound:
     def __str__(self) -> str:
         if not np.isfinite(self.curvature):
             return "norm-only bound: none, as sigma has a kink, a jump or slopes without end"
-        says = " (says nothing)" if self.tv >= 1 else ""
+        says = f", N^-1/2, says nothing below N = {self.informative_from:.2g}" if self.tv >= 1 else ", N^-1/2"
         return (
             f"norm-only bound: total variation <= {self.tv:.3g}{says}: ||F|| = {self.operator:.3g}, "
             f"sup|sigma'| = {self.slope:.3g}, sup|sigma''| = {self.curvature:.3g}, max|w|/sqrt(N) = {self.largest:.3g}, "

@@ -148,7 +148,8 @@ class Checks:
     @cached_property
     def structure(self) -> dict[str, float]:
         """Numbers of the generator and of the weights that the equivalence rests on."""
-        return structure(self.run.model, _rows(next(iter(self.deciding.values()))))
+        F = single_layer_of(self.run.generator)[0] if isinstance(self.run.generator, Generator) else None
+        return structure(self.run.model, _rows(next(iter(self.deciding.values()))), F)
 
     @property
     def lines(self) -> list[str]:
@@ -221,27 +222,35 @@ class Checks:
         return [numbers, *paths, html]
 
 
-def structure(model: GaussianModel, W: Array) -> dict[str, float]:
+def structure(model: GaussianModel, W: Array, F: Array | None = None) -> dict[str, float]:
     r"""Numbers that the equivalence rests on, of a model and the weights W (K, N) of a student.
 
-    Effective rank $(\mathrm{tr}\,\Omega)^2 / \mathrm{tr}\,\Omega^2$; share of the largest eigenvalue; the largest correlation of
-    two inputs; participation ratio $(\sum w^2)^2 / (N \sum w^4)$, 1/3 for Gaussian weights and 1/N for one input; the largest
-    weight in units of $\sqrt N$.
+    Effective rank $(\mathrm{tr}\,\Omega)^2 / \mathrm{tr}\,\Omega^2$; share of the largest eigenvalue, and this eigenvalue over
+    N, the variance that weights along it have in a field; the largest correlation of two inputs, and for $x = \sigma(F c)$ the
+    coherence of the rows, $\max_{i \ne j} |F_i \cdot F_j| / |F_i| |F_j|$; participation ratio
+    $(\sum w^2)^2 / (N \sum w^4)$, 1/3 for Gaussian weights and 1/N for one input; the largest weight in units of $\sqrt N$.
     """
     rho, N = model.spectrum, model.input_dim
-    size = np.sqrt(np.maximum(np.diag(model.Omega), 1e-300))
-    correlations = model.Omega / np.outer(size, size)
-    np.fill_diagonal(correlations, 0.0)
     ratios = (W**2).sum(axis=1) ** 2 / (N * (W**4).sum(axis=1))
     return {
         "N": float(N),
         "D": float(model.latent_dim),
         "effective rank": float(rho.sum() ** 2 / (rho**2).sum()),
         "largest eigenvalue / trace": float(rho.max() / rho.sum()),
-        "largest correlation of two inputs": float(np.abs(correlations).max()),
+        "largest eigenvalue / N": float(rho.max() / N),
+        "largest correlation of two inputs": _coherence(model.Omega),
+        **({} if F is None else {"row coherence of F": _coherence(F @ F.T)}),
         "participation ratio of the weights": float(ratios.min()),
         "largest weight / sqrt(N)": float(np.abs(W).max() / np.sqrt(N)),
     }
+
+
+def _coherence(products: Array) -> float:
+    """The largest cosine of the angle between two of several vectors, from their products."""
+    size = np.sqrt(np.maximum(np.diag(products), 1e-300))
+    cosines = products / np.outer(size, size)
+    np.fill_diagonal(cosines, 0.0)
+    return float(np.abs(cosines).max())
 
 
 def _number(value: Any) -> Any:
