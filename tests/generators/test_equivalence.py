@@ -72,6 +72,33 @@ def test_averages_of_scores(output, noise, overlap):
     agrees(of, C, rng)
 
 
+@cases.each([g for g in cases.ACTIVATIONS if not isinstance(g, Sign)])
+def test_averages_of_scores_of_networks(case):
+    """The mean of the labels, which no score has, is part of the error."""
+    rng = np.random.default_rng(9)
+    teacher = networks(case, case, M=3)[1]
+    of = learner(np.ones(30), teacher, 30, 12, "latents")
+    u = rng.standard_normal((50, 4))
+    expected = (case(u[:, 1:]) @ teacher.readout - u[:, 0]) ** 2
+    np.testing.assert_allclose(of.functionals(u), expected[:, None], rtol=1e-12)
+    agrees(of, covariance(4, rng), rng)
+
+
+@pytest.mark.parametrize("on", ["latents", "inputs"])
+@pytest.mark.parametrize("activation", ["relu", "sign", "tanh"])
+def test_the_error_of_a_score_of_a_network_is_that_of_its_problem(on, activation):
+    r"""$E y^2 - 2 w \cdot E[x y] / \sqrt N + w \cdot \Omega w / N$, from the two moments that the full-batch theory knows."""
+    F = generators.gaussian_matrix(30, 12)
+    model, w = ge.GaussianModel.single_layer(F, "relu"), np.random.default_rng(1).standard_normal(30)
+    teacher = networks(teacher=activation, D=30 if on == "inputs" else 12)[1]
+    problem = ge.FullBatch(model, teacher, "square", teacher_on=on)
+    of = learner(w, teacher, 30, 12, on)
+    expected = problem.field_square - 2 * w @ problem.field_covariance / sqrt(30) + w @ model.Omega @ w / 30
+    assert of.what == "square error"
+    assert of.gaussian(of.covariance(model)) == pytest.approx([expected], rel=1e-6)
+    assert of.scale(of.covariance(model)) == pytest.approx(problem.field_square + w @ model.Omega @ w / 30)
+
+
 def test_scores_of_labels_that_are_drawn():
     """P(sign score != y) by drawing the labels themselves."""
     rng = np.random.default_rng(3)
@@ -138,6 +165,13 @@ BAD = {
     "words": ("weights", None, "latents", "expected"),
     "where": (np.ones((1, 30)), None, "outputs", "teacher_on"),
     "outputs": (*networks(outputs=2)[:1], networks()[1], "latents", "outputs"),
+    "outputs of a score's teacher": (np.ones(30), networks(outputs=2)[1], "latents", "2 outputs.*one number"),
+    "kinds": (
+        networks()[0],
+        ge.Perceptron(np.ones(12)),
+        "latents",
+        "expected two networks, or .* the student's weights",
+    ),
 }
 
 
@@ -421,6 +455,20 @@ def test_the_square_loss_sees_moments_only():
     assert found.error_name == "square error"
     linear = [ge.TwoLayer.random(2, size, "linear", 1) for size in (60, 2)]
     assert check(generator, model, *linear, samples=20_000)["error"].value == 0
+    score = np.random.default_rng(0).standard_normal(60)
+    assert check(generator, model, score, linear[1], samples=20_000)["error"].value == 0
+
+
+def test_a_score_of_a_network_feels_the_law_of_the_fields():
+    """The response of a sign to sign(F c) is no line if there are two latents only; there is no drift of SGD."""
+    for D, word in ((2, Word.VIOLATED), (100, Word.CONSISTENT)):
+        generator, model = single(200, D, "sign")
+        teacher = ge.TwoLayer(np.eye(D)[:1], [1.0], "sign")
+        w = model.Phi[:, 0] / model.Phi.std()
+        found = check(generator, model, w, teacher, samples=100_000)
+        assert found.error_name == "square error"
+        assert "drift" not in [finding.name for finding in found.findings]
+        assert found["error"].word is word, str(found)
 
 
 def test_classification_on_features():

@@ -22,6 +22,7 @@ from gaussequiv.report.batch_runs import BatchRun
 from gaussequiv.report.checks import Checks, structure
 from gaussequiv.report.experiments import Run
 from gaussequiv.report.settings import Experiment
+from gaussequiv.theory import predict
 
 SMALL = {
     "generator": {"name": "single-layer", "input_dim": 200, "latent_dim": 100},
@@ -222,10 +223,13 @@ def test_full_batch_scores(features, tmp_path):
 
 @pytest.mark.slow
 def test_best_penalties_are_those_of_the_theory(tmp_path):
-    values = {**BATCH, "batch": {**BATCH["batch"], "penalty": "optimal", "loss": "square"}}
-    checks = Checks.of(run_of(values, tmp_path, BatchRun))
+    learned = {"batch": {**BATCH["batch"], "penalty": "optimal", "loss": "square", "teacher": "two-layer"}}
+    checks = Checks.of(run_of({**BATCH, **learned}, tmp_path, BatchRun))
     assert set(checks.deciding) == {"trained at alpha = 0.5", "trained at alpha = 2"}
-    assert checks.verdicts["trained at alpha = 2"].error_name == "square error"
+    found = checks.verdicts["trained at alpha = 2"]
+    assert found.error_name == "square error"
+    predicted = predict(checks.run.problem, alpha=[2.0], penalty="optimal", band=False).test_error.item()
+    assert found.error == pytest.approx(predicted, rel=0.2)
 
 
 def test_data_sets_have_no_certificate_and_teachers_on_the_inputs(tmp_path):

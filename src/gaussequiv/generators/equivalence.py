@@ -69,8 +69,8 @@ def check(
         generator: anything with `sample(n, rng)`.
         model: its Gaussian model, whose means and covariances are held against those of the samples; without one the fields
             are only compared with a Gaussian of their own covariance.
-        student: a `TwoLayer`; the weights (N,) of a generalised linear model, with a `Perceptron` as teacher; or any
-            weights (K, N), of which no error is known.
+        student: a `TwoLayer` with a `TwoLayer` as teacher; the weights (N,) of a generalised linear model, with a
+            `Perceptron` or a `TwoLayer`; or any weights (K, N), of which no error is known.
         teacher: a `TwoLayer`, a `Perceptron`, or weights (M, D).
         teacher_on: "latents" or "inputs".
         samples: n, in whole chunks of 1,024. The sums are of all of them, the sliced distance of the first 32,768. Of a

@@ -4,7 +4,7 @@ Fields $u = (\lambda, \nu)$ of K student and M teacher units, all of mean zero, 
 learner has functionals of the fields, of which the first is its error,
 
     two layers       1/2 |y_hat - y|^2; then the drift of SGD, (v_k . Delta) g'(lambda_k) u_a for all k, a and g(lambda_k) Delta
-    a single score   (y - lambda)^2, or the probability that sign(lambda) is not the label
+    a single score   (y - lambda)^2, or the probability that sign(lambda) is not the label; y of a perceptron or of two layers
 
 and their averages over N(0, C), from the closed forms of `maths` or by quadrature. Nothing here knows how a training goes.
 """
@@ -166,6 +166,26 @@ class Network(Learner):
 
 
 @dataclass(frozen=True)
+class Regression(Network):
+    """A generalised linear student, one field, of a two-layer teacher: the square error, and no drift."""
+
+    drifts = False
+
+    @property
+    def what(self) -> str:
+        return "square error"
+
+    def scale(self, C: Array) -> float:
+        return 2 * super().scale(C)
+
+    def functionals(self, u: Array) -> Array:
+        return 2 * super().functionals(u)
+
+    def gaussian(self, C: Array) -> Array:
+        return 2 * super().gaussian(C)
+
+
+@dataclass(frozen=True)
 class Score(Learner):
     """A generalised linear student, one field, of a `Perceptron`."""
 
@@ -218,7 +238,7 @@ class Score(Learner):
 
 
 def learner(student: Any, teacher: Any, input_dim: int, latent_dim: int, teacher_on: str) -> Learner:
-    """Of what a user passes: a `TwoLayer` with a `TwoLayer`, weights (N,) with a `Perceptron`, or weights (K, N) and (M, D).
+    """Of what a user passes: a `TwoLayer` with a `TwoLayer`, weights (N,) with a `Perceptron` or a `TwoLayer`, or weights.
 
     Raises:
         InputError: other kinds, sizes that do not fit, no field at all, or more than 32.
@@ -239,8 +259,17 @@ def learner(student: Any, teacher: Any, input_dim: int, latent_dim: int, teacher
                     f"the student has {student.outputs} outputs and the teacher {teacher.outputs}; expected as many"
                 )
             return Network(W, B, on_inputs, (student, teacher))
-        case _, Perceptron() if len(W) == 1 and not isinstance(student, TwoLayer):
+        case TwoLayer(), Perceptron():
+            raise InputError(
+                "the student is a TwoLayer and the teacher a Perceptron; expected two networks, or for distances alone "
+                "the student's weights"
+            )
+        case _, Perceptron() if len(W) == 1:
             return Score(W, B, on_inputs, teacher)
+        case _, TwoLayer() if len(W) == 1:
+            if teacher.readout.ndim > 1:
+                raise InputError(f"the teacher has {teacher.outputs} outputs, and a score (weights (N,)) is one number")
+            return Regression(W, B, on_inputs, (TwoLayer(W, np.ones(1), "linear"), teacher))
         case _:
             return Fields(W, B, on_inputs)
 

@@ -73,15 +73,16 @@ class Checks:
                 "check.trained is empty, and in full batch there is no other student; give values of alpha"
             )
         students = {f"trained at alpha = {a:g}": _fitted(run, a) for a in run.experiment.check.trained}
-        perceptron = (
-            teacher if isinstance(teacher, Perceptron) and run.experiment.teacher_on("batch") == "latents" else None
-        )
+        on_latents = teacher is not None and run.experiment.teacher_on("batch") == "latents"
         beside: dict[str, Any] = {}
-        for name, given in _families(run, 1, rows=perceptron is not None).items():
+        for name, given in _families(run, 1, rows=on_latents).items():
             W, B = given if isinstance(given, tuple) else (given, None)
             beside[name] = W[0]
-            if B is not None and perceptron is not None:
-                beside[name] = W[0], Perceptron(B[0], perceptron.output, perceptron.noise)
+            match teacher:
+                case Perceptron() if B is not None:
+                    beside[name] = W[0], Perceptron(B[0], teacher.output, teacher.noise)
+                case TwoLayer() if B is not None:
+                    beside[name] = W[0], TwoLayer(B, np.ones(1), teacher.activation)
         return cls(run, students, beside, teacher)
 
     @property
