@@ -6,6 +6,8 @@ from math import sqrt
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import expit
 
@@ -574,6 +576,31 @@ def test_needed_samples_are_those_after_which_the_interval_leaves_the_tolerance(
     assert needed(Finding("shape", 0.01, 0.0, 0.02, 0.05, 0.5), 1000) == 0
 
 
+@given(
+    st.sampled_from(["error", "moved", "shape", "moments"]),
+    st.floats(-0.2, 0.2),
+    st.floats(1e-4, 0.3),
+    st.floats(0.005, 0.1),
+)
+def test_an_open_question_needs_more_samples_and_is_decided_by_them(name, value, half, tolerance):
+    """Of effects, which have a sign, and of distances, whose intervals end at zero."""
+    if name in ("shape", "moments"):
+        value = abs(value)
+
+    def at(n):
+        low, high = value - half * sqrt(1000 / n), value + half * sqrt(1000 / n)
+        return Finding(name, value, max(low, 0.0) if name in ("shape", "moments") else low, high, tolerance, 0.5)
+
+    n = needed(at(1000), 1000)
+    if at(1000).word is not Word.INCONCLUSIVE:
+        assert n == 0
+    else:
+        assert n >= 1000 * (1 - 1e-9)
+        cut = name in ("shape", "moments") and half > value > tolerance  # what is below zero is not known
+        assert n == np.inf or cut or at(1.01 * n).word is not Word.INCONCLUSIVE
+        assert n == np.inf or at(max(0.99 * n, 1000)).word is Word.INCONCLUSIVE
+
+
 def test_inconclusive_says_how_many_samples_decide_and_they_do():
     generator, model = single(100, 50, "relu")
     student, teacher = ge.TwoLayer(np.ones((1, 100)), [1.0], "erf"), pair(100, 50)[1]
@@ -789,8 +816,8 @@ def test_latents_with_a_mean_are_centred():
     generator = Law(lambda n, rng: rng.standard_normal((n, 6)) + 1, D=6)
     model = ge.GaussianModel(np.eye(6), np.eye(6), mean_x=np.ones(6), mean_c=np.ones(6))
     student, teacher = ge.TwoLayer.random(2, 6, "relu", 1), ge.TwoLayer.random(2, 6, "relu", 2)
-    for given in (model, None):
-        found = check(generator, given, student, teacher, samples=60_000)
+    for known in (model, None):
+        found = check(generator, known, student, teacher, samples=60_000)
         assert abs(found["error"].value) < 0.02
         assert not found.violated, str(found)
 

@@ -4,6 +4,7 @@ from math import pi, sqrt
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.special import ndtri
 
 from gaussequiv.maths import sliced
@@ -111,6 +112,31 @@ def test_of_gaussian_samples_nothing_is_left(d):
     rng = np.random.default_rng([5, d])
     values = [sliced.max_sliced(parts(rng.standard_normal((800, d))), rng)[0].value for _ in range(150)]
     assert abs(np.mean(values)) < 4 * np.std(values, ddof=1) / sqrt(150)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [4, 16])
+@pytest.mark.parametrize("kind", ["skew", "atom"])
+def test_intervals_cover_the_distance_of_a_planted_direction(kind, d):
+    """In nine of ten cases at least, within two standard errors of sixty."""
+    rng = np.random.default_rng([7, d])
+    z, _ = whitened(kind, 2_000_000, 1, rng)
+    truth, covered = sqrt(sliced.squared_distance(z[:, 0])), []
+    for _ in range(60):
+        y, _ = whitened(kind, 4096, d, rng)
+        low, high = sliced.max_sliced(np.array_split(y, 16), rng)[0].interval()
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) > 0.9 - 2 * sqrt(0.9 * 0.1 / len(covered))
+
+
+def test_the_upper_end_is_as_if_one_direction_had_been_looked_at():
+    """The search among Gaussian samples finds more in more dimensions, which is no reason to take it off the upper end."""
+    y, _ = whitened("atom", 4096, 6, np.random.default_rng(8))
+    found, direction = sliced.max_sliced(np.array_split(y, 16), np.random.default_rng(8))
+    half = stats.t.ppf(0.975, 15) * found.error
+    low, high = found.interval()
+    assert low**2 == pytest.approx(direction.value - sliced.null(4096, 6)[0] - half)
+    assert high**2 == pytest.approx(direction.value - sliced.null(4096, 1)[0] + half)
 
 
 def test_samples_that_are_fewer_without_a_group_show_more_by_chance():

@@ -199,9 +199,9 @@ def needed(row: Finding, n: int) -> float:
     """Samples after which the interval, as narrow as 1 / sqrt(n), no longer holds the tolerance."""
     if row.word is not Word.INCONCLUSIVE or row.tolerance is None:
         return 0.0
-    end = row.high if abs(row.high) >= abs(row.low) else -row.low
     value = abs(row.value)
-    half = end - value if value < row.tolerance else value - min(abs(row.low), abs(row.high))
+    cut = row.high - value if value < row.tolerance else value - row.low  # of a distance, whose interval ends at zero
+    half = (row.high - row.low) / 2 if row.relative else cut
     room, most = abs(row.tolerance - value), DECIDED
     if row.name == "sliced":
         n, most = min(n, sliced.MOST), sliced.MOST  # it sees no more

@@ -144,6 +144,7 @@ class Squared:
         error: standard error.
         left_out: values without one group of samples at a time, (G,).
         p: probability of a larger value, if the law is Gaussian.
+        unseen: by how much it may be too small, beside its error.
 
     """
 
@@ -151,11 +152,13 @@ class Squared:
     error: float
     left_out: Array
     p: float
+    unseen: float = 0.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Of the distance itself, by Student's law of G - 1 degrees."""
         half = float(reach(self.error, len(self.left_out), level))
-        return float(np.sqrt(max(self.value - half, 0.0))), float(np.sqrt(max(self.value + half, 0.0)))
+        low, high = self.value - half, self.value + half + self.unseen
+        return float(np.sqrt(max(low, 0.0))), float(np.sqrt(max(high, 0.0)))
 
     @property
     def distance(self) -> float:
