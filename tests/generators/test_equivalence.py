@@ -1,6 +1,7 @@
 """The check of the equivalence: averages of learners, one pass, the battery, and verdicts over families of cases."""
 
 import dataclasses
+from itertools import product
 from math import sqrt
 
 import numpy as np
@@ -820,6 +821,61 @@ def test_latents_with_a_mean_are_centred():
         found = check(generator, known, student, teacher, samples=60_000)
         assert abs(found["error"].value) < 0.02
         assert not found.violated, str(found)
+
+
+@pytest.mark.parametrize("kind", ["perceptron", "networks"])
+def test_gaussian_fields_with_errors_that_hardly_occur_are_rarely_violated(kind):
+    """A student that has all but learned its teacher: a handful of samples, or none, shows an error.
+
+    Of 15 intervals of 95 % four and more miss with a probability of half a percent.
+    """
+    model, violated = ge.GaussianModel.isotropic(20), 0
+    for seed, near in product(range(5), (1e-5, 1e-4, 1e-3)):
+        rng = np.random.default_rng(seed)
+        teacher, student = ge.TwoLayer.random(2, 20, "sign", seed), None
+        W = teacher.weights + near * rng.standard_normal((2, 20))
+        if kind == "perceptron":
+            student, teacher = W[0], ge.Perceptron(teacher.weights[0], "sign")
+        else:
+            student = ge.TwoLayer(W, teacher.readout, "sign")
+        found = check(model, model, student, teacher, teacher_on="inputs", samples=20_000, seed=seed)
+        assert found.word is not Word.CONSISTENT, str(found)
+        assert found["error"].high - found["error"].low > 0.5
+        violated += found.violated
+    assert violated <= 3
+
+
+def test_rare_errors_have_the_interval_of_their_number():
+    """Of k samples with an error among n the relative error is 1 / sqrt(k), whatever the groups that they fell in."""
+    model, rng = ge.GaussianModel.isotropic(20), np.random.default_rng(0)
+    B = rng.standard_normal(20)
+    found = check(model, model, B + 0.01 * rng.standard_normal(20), ge.Perceptron(B, "sign"), teacher_on="inputs")
+    expected = 1 / sqrt(found.samples * found.error)
+    half = (found["error"].high - found["error"].low) / 2
+    assert half >= 0.9 * stats.t.ppf(0.975, 15) * expected
+    assert half < 3 * stats.t.ppf(0.975, 15) * expected
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_labels_that_are_never_or_always_missed(sign):
+    model, B = ge.GaussianModel.isotropic(20), np.random.default_rng(0).standard_normal(20)
+    found = check(model, model, sign * B, ge.Perceptron(B, "sign"), teacher_on="inputs", samples=10_000)
+    assert found.error == (sign < 0)
+    assert found.word is Word.CONSISTENT
+    assert found["error"].value == found["error"].high == 0
+
+
+def test_steps_of_errors():
+    sign, smooth = (ge.TwoLayer(np.eye(3), [1.0, -4.0, 2.0], name) for name in ("sign", "erf"))
+    for student, teacher, step in ((sign, sign, 32), (sign, smooth, 32), (smooth, sign, 32), (smooth, smooth, 0)):
+        assert learner(student, teacher, 3, 3, "latents").step == step
+    for flip in (1, 0, 2):  # one unit of the student is on the other side: the step is the largest of these
+        u = np.array([[1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+        u[0, flip] = -1
+        of = learner(sign, sign, 3, 3, "latents")
+        assert of.functionals(u)[0, 0] == 2 * sign.readout[flip] ** 2 <= of.step
+    assert learner(np.ones(3), sign, 3, 3, "latents").step == 64
+    assert learner(np.ones(3), ge.Perceptron(np.ones(3), "sign"), 3, 3, "latents").step == 1
 
 
 def test_samples_that_depend_where_the_model_does_not_are_violated():

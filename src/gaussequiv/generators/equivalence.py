@@ -45,6 +45,7 @@ MEANS = 16_384  # samples for means, where there is no model
 PAIR = ("student", "teacher")
 DEPENDENT = 1e-9  # of variances, below which fields depend on each other
 EXACT = 1e-7  # of the outputs' own size, below which an error is rounding
+RARE = 0.02  # share of the samples below which those with an error are counted, as the groups may have none
 LANE_OF_MEANS, LANE_OF_DIRECTIONS = 8, 10  # of the streams of checks
 
 
@@ -318,10 +319,17 @@ def _effects(sums: FieldSums, of: Learner, model: Prediction | None, effect: flo
     full = full - jackknife(full, left).bias  # that errors of the covariance leave
     averages = of.gaussian(sums.covariance(total))
     floor = EXACT * of.scale(sums.covariance(total))
+
+    def by_chance(predicted: float) -> float:
+        """The least standard error of an error that few samples have: of as many as are predicted, or seen if these are more."""
+        most = max(predicted, float(everything[0] / n))
+        return float(np.sqrt(of.step * most / n)) if most < RARE * of.step else 0.0
+
     if of.quadratic:
         yield Finding("error", 0.0, 0.0, 0.0, effect, np.nan)
     else:
-        yield _relative("error", full[0], left[:, 0], averages[0], floor, effect, "both")
+        least = by_chance(averages[0])
+        yield _relative("error", full[0], left[:, 0], averages[0], floor, effect, "both", least=least)
     if model is not None:
         predicted = float(of.gaussian(model.covariance)[0])
         own = np.array([(everything[0] - part[0]) / (n - count) for part, count in zip(values, counts, strict=True)])
@@ -331,7 +339,10 @@ def _effects(sums: FieldSums, of: Learner, model: Prediction | None, effect: flo
             errors = np.array([of.gaussian(C)[0] for C in model.covariances]) + model.shifts @ gradient
             spread = float(standard_error(errors))
         value = everything[0] / n - predicted
-        yield _relative("moved", value, own, predicted, floor, effect, "violated", spread=spread, test=False)
+        least = by_chance(predicted)
+        yield _relative(
+            "moved", value, own, predicted, floor, effect, "violated", least=least, spread=spread, test=False
+        )
     if full.size > 1 and averages[0] > floor:
         yield _drift(full[1:], left[:, 1:], averages[1:], of.first_layer)
 
@@ -345,15 +356,19 @@ def _relative(
     tolerance: float,
     decides: str,
     *,
+    least: float,
     spread: float = 0.0,
     test: bool = True,
 ) -> Finding:
     """A change of the error relative to it, with Student's interval and p-value."""
     G = len(left)
-    error = float(np.hypot(standard_error(left), spread))
+    error = float(np.hypot(max(float(standard_error(left)), least), spread))
     half = float(reach(error, G))
-    if abs(unit) <= floor and abs(value) <= floor:  # an error below the rounding of the averages
+    if abs(value) <= floor and (
+        abs(unit) <= floor or error == 0
+    ):  # below the rounding of the averages, or always the same
         return Finding(name, 0.0, 0.0, 0.0, tolerance, np.nan, decides=decides)
+    unit = max(unit, floor)
     p = float(2 * stats.t.sf(abs(value) / error, G - 1)) if test else np.nan
     low, high = sorted(((value - half) / unit, (value + half) / unit))
     return Finding(name, float(value / unit), float(low), float(high), tolerance, p, decides=decides)

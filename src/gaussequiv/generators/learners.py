@@ -28,6 +28,7 @@ from gaussequiv.models.teachers import Perceptron
 MOST = 32  # fields
 TOLERANCE = 1e-8  # of averages that are integrated
 NODES = 400  # of the average over a teacher's field
+TINY, STEEP = 1e-12, 1e-3  # a change of the argument, and of an activation that jumps there
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ class Learner(abc.ABC):
         """The size that the error has if student and teacher have nothing in common."""
         return 1.0
 
+    @property
+    def step(self) -> float:
+        """The error of a sample on which one label or one unit jumps, which it seldom does where all is learned; 0 if none."""
+        return 0.0
+
     def functionals(self, u: Array) -> Array:
         """Of fields (n, L): (n, p), none if nothing is known of the learner but its weights."""
         return np.zeros((len(u), 0))
@@ -128,6 +134,15 @@ class Network(Learner):
     @property
     def quadratic(self) -> bool:
         return all(isinstance(network.activation, Linear) for network in self.networks)
+
+    @property
+    def step(self) -> float:
+        jumps = [
+            2 * np.abs(network.readout).max()
+            for network in self.networks
+            if np.ptp(network.activation(np.array([-TINY, TINY]))) > STEEP  # type: ignore[operator]
+        ]
+        return float(max(jumps, default=0.0) ** 2 / 2)
 
     @property
     def _readouts(self) -> tuple[Array, Array]:
@@ -178,6 +193,10 @@ class Regression(Network):
     def scale(self, C: Array) -> float:
         return 2 * super().scale(C)
 
+    @property
+    def step(self) -> float:
+        return 2 * super().step
+
     def functionals(self, u: Array) -> Array:
         return 2 * super().functionals(u)
 
@@ -198,6 +217,10 @@ class Score(Learner):
     @property
     def quadratic(self) -> bool:
         return self.perceptron.output == "linear"
+
+    @property
+    def step(self) -> float:
+        return 1.0
 
     def _positive(self, nu: Array) -> Array:
         """P(y = 1 | nu)."""

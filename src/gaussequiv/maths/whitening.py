@@ -6,7 +6,7 @@ from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 
 SINGULAR = 1e-13  # of the largest eigenvalue of a covariance, where it has to have an inverse
-DEPENDENT = 1e-9  # of that of correlations, below which a combination of fields does not vary
+DEPENDENT = 1e-13  # of that of correlations, below which a combination of fields does not vary
 
 
 def inverse_root(C: Array) -> Array:
