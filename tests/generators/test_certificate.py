@@ -12,7 +12,7 @@ import gaussequiv as ge
 from gaussequiv import generators
 from gaussequiv.errors import InputError
 from gaussequiv.generators import Generator
-from gaussequiv.generators.certificate import certificate, norm_bound, single_layer_of
+from gaussequiv.generators.certificate import CERTAIN, certificate, norm_bound, single_layer_of
 from gaussequiv.generators.learners import learner
 from gaussequiv.maths.activations import Erf, ReLU
 
@@ -211,10 +211,94 @@ def test_small_jumps_and_hidden_gradients_are_refused(function):
         certificate(of(function, 1), np.ones((1, 1)), draws=100)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda c: c + (torch.round(1000 * c) / 1000 - c).detach(),
+        lambda c: c + (torch.round(100 * c) / 100 - c).detach(),
+        lambda c: c + 0.001 * torch.sign(c),
+        lambda c: c + 0.005 * torch.sign(c),
+        lambda c: c + 0.02 * (c > 2).double(),
+    ],
+)
+def test_jumps_that_are_smaller_are_added_to_the_bound(function):
+    """A lattice is as far from a Gaussian as can be in total variation, and its steps in W1."""
+    generator = of(function, 1)
+    truth = w1(field_of(generator, np.ones(1)))
+    for seed in range(4):
+        found = certificate(generator, np.ones((1, 1)), draws=200, seed=seed)
+        assert found.w1 >= truth - 0.001  # by which samples miss the distance
+        assert found.tv == 1
+        assert "jumps" in str(found)
+
+
+def bound(generator, seed):
+    """That on W1 of the one field, infinite where it is refused."""
+    try:
+        return certificate(generator, np.ones((1, 1)), draws=1000, seed=seed).w1
+    except InputError:
+        return np.inf
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda c: c + 0.3 * (c > 2.0).double(),
+        lambda c: c + 0.6 * (c > 2.5).double(),
+        lambda c: c + 0.003 * torch.sin(300 * c) + 0.05 * torch.sign(c),  # too fast for the panels
+    ],
+)
+def test_jumps_that_few_latents_meet_are_found(function):
+    """There are as many ways between latents as gradients."""
+    generator = of(function, 1)
+    truth = w1(field_of(generator, np.ones(1)))
+    assert min(bound(generator, seed) for seed in range(6)) > truth
+
+
+@pytest.mark.parametrize("share", [0.002, 0.005])
+@pytest.mark.parametrize("fields", [1, 3])
+def test_the_share_that_jumps_is_no_less_than_it_is(share, fields):
+    """By Mehler's formula; a sign has (2 / pi) asin of the correlation, not less."""
+    generator = of(lambda c: c + share * torch.sign(c), fields)
+    W = np.random.default_rng(0).standard_normal((fields, fields))
+    found = certificate(generator, W, draws=1000)
+    assert share < found.unseen < 2.5 * share
+
+
+def test_smooth_maps_have_no_share_that_jumps():
+    generator = generators.single_layer(generators.gaussian_matrix(100, 50), "erf")
+    found = certificate(generator, np.ones((1, 100)), draws=100)
+    assert found.unseen < 1e-3 * found.size
+    assert not found.jumps
+
+
+@pytest.mark.parametrize("first", [nn.ReLU(inplace=True), nn.Identity()])
+def test_modules_that_change_what_they_are_given_have_a_certificate(first):
+    generator = Generator(nn.Sequential(first, nn.Linear(5, 5)), latent=5, dtype=torch.float64)
+    assert 0 <= certificate(generator, np.ones((1, 5)), draws=100).w1 < 1
+
+
+def test_an_input_that_is_always_zero_is_no_obstacle():
+    F = generators.gaussian_matrix(30, 10)
+    F[3] = 0
+    assert certificate(generators.single_layer(F, "sign"), np.ones((1, 30)), draws=100).w1 < 1
+
+
+def test_the_joint_bound_is_that_of_the_upper_end():
+    generator = generators.single_layer(generators.gaussian_matrix(100, 50), "erf")
+    W = np.random.default_rng(0).standard_normal((2, 100))
+    truth = certificate(generator, W, draws=10_000)
+    bounds = [certificate(generator, W, draws=100, seed=seed).w1_joint for seed in range(1, 21)]
+    assert np.mean(np.array(bounds) >= truth.w1_joint - CERTAIN * truth.joint_error) >= 0.85
+
+
 @pytest.mark.parametrize("kind", ["relu", "abs", "dcgan-random", "vae"])
 def test_kinks_are_no_jumps(kind):
     generator = generators.load(kind) if kind in ("dcgan-random", "vae") else generators.single_layer(np.eye(3), kind)
-    assert certificate(generator, np.ones((1, generator.input_dim)), draws=50).w1 > 0
+    found = certificate(generator, np.ones((1, generator.input_dim)), draws=50)
+    assert found.w1 > 0
+    assert not found.jumps
+    assert found.unseen < 0.3 * found.size
 
 
 @pytest.mark.full

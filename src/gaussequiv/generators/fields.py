@@ -29,7 +29,7 @@ from gaussequiv.maths import sliced
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.hermite import Powers
 from gaussequiv.maths.threads import one_blas_thread
-from gaussequiv.maths.whitening import coordinates
+from gaussequiv.maths.whitening import SINGULAR, coordinates
 from gaussequiv.models.problems import Inputs
 from gaussequiv.models.storage import DamagedError, load_arrays, save_arrays
 from gaussequiv.models.streams import Purpose, stream
@@ -56,7 +56,7 @@ class Pilot:
         still = np.flatnonzero(~(size > STILL * np.abs(u).max(axis=0)))
         if len(still):
             raise InputError(f"field {still[0] + 1} of {name} does not vary on this generator; leave out the unit")
-        A, B = coordinates(covariance)
+        A, B = coordinates(covariance, SINGULAR)  # where a student has learned a teacher their fields all but coincide
         return cls(A.T, B)
 
 

@@ -6,7 +6,7 @@ from gaussequiv.errors import InputError
 from gaussequiv.maths.averages import Array
 
 SINGULAR = 1e-13  # of the largest eigenvalue of a covariance, where it has to have an inverse
-DEPENDENT = 1e-13  # of that of correlations, below which a combination of fields does not vary
+DEPENDENT = 1e-9  # of that of correlations, below which a combination of fields does not vary
 
 
 def inverse_root(C: Array) -> Array:
@@ -23,13 +23,13 @@ def inverse_root(C: Array) -> Array:
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
 
 
-def coordinates(C: Array) -> tuple[Array, Array]:
+def coordinates(C: Array, dependent: float = DEPENDENT) -> tuple[Array, Array]:
     r"""A and B (L, r) of coordinates $y = A^T u$ with covariance I in which $u = B y$, whatever the scales of the fields u.
 
-    Combinations of fields that do not vary are left out; every field has to.
+    Combinations of fields that do not vary, to `dependent` of the largest variance, are left out; every field has to.
     """
     size = np.sqrt(np.diagonal(C))
     values, vectors = np.linalg.eigh(C / np.outer(size, size))
-    kept = values > DEPENDENT * values[-1]
+    kept = values > dependent * values[-1]
     scale, directions = np.sqrt(values[kept]), vectors[:, kept]
     return directions / scale / size[:, None], size[:, None] * directions * scale
