@@ -166,6 +166,7 @@ BAD = {
     "nan": (np.full((1, 30), np.nan), None, "latents", "NaN"),
     "zero": (np.zeros((1, 30)), None, "latents", "zero weights"),
     "words": ("weights", None, "latents", "expected"),
+    "gradient": (torch.ones(1, 30, requires_grad=True), None, "latents", "detach.*expected a network"),
     "where": (np.ones((1, 30)), None, "outputs", "teacher_on"),
     "outputs": (*networks(outputs=2)[:1], networks()[1], "latents", "outputs"),
     "outputs of a score's teacher": (np.ones(30), networks(outputs=2)[1], "latents", "2 outputs.*one number"),
@@ -523,9 +524,9 @@ def test_samples_of_a_data_set_are_taken_once():
     found = check(data, generators.estimate(data), W, samples=100_000)
     assert found["shape"].p > 1e-3
     assert found["shape"].low == 0
-    assert found.samples == 15 * 313
+    assert found.samples == 16 * 312
     going = Pass(data, {"a": learner(W, None, 20, 0, "latents")}, (np.zeros(20), np.zeros(0)), 5000, 0)
-    seen = np.concatenate([going._fields(i, 313)[0] for i in range(15)])
+    seen = np.concatenate([going._fields(i, 312)[0] for i in range(16)])
     assert len(np.unique(seen[:, 0])) == len(seen)
     with pytest.raises(InputError, match="expected 4096"):
         check(generators.dataset(rows[:4000]), None, W)
@@ -894,6 +895,18 @@ def test_a_field_that_varies_on_one_sample_only_is_refused():
     for W in (np.eye(6), np.eye(6)[5:]):
         with pytest.raises(InputError, match=r"does not vary|on few samples only"):
             check(data, generators.estimate(data), W)
+
+
+@pytest.mark.parametrize("rows", [4096, 4097, 4111, 6000])
+def test_of_a_data_set_hardly_a_sample_is_left_out(rows):
+    data = generators.dataset(np.random.default_rng(0).standard_normal((rows, 3)))
+    found = check(data, None, np.eye(3), samples=100_000)
+    assert rows - 16 < found.samples <= rows
+
+
+def test_a_progress_that_is_no_function_is_refused():
+    with pytest.raises(InputError, match="progress=3; expected a function"):
+        check(ge.GaussianModel.isotropic(3), None, np.eye(3), samples=5000, progress=3)
 
 
 def test_other_rows_of_a_data_set_are_another_question(tmp_path):

@@ -317,6 +317,8 @@ def test_a_verdict_draws_itself(fields, tmp_path):
     assert not (tmp_path / "other.gif").exists()
     with pytest.raises(InputError, match="suffix"):
         found.plot(tmp_path / "other.gif")
+    with pytest.raises(InputError, match="3 is no path"):
+        found.plot(3)
 
 
 def test_full_batch_without_a_trained_score_is_refused(tmp_path):

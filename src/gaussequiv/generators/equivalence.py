@@ -152,6 +152,8 @@ def check_families(
         own, taught = given if isinstance(given, tuple) else (given, teacher)
         learners[name] = learner(own, taught, N, D, teacher_on)
     means = _first_means(generator) if model is None else (model.mean_x, model.mean_c)
+    if not (progress is None or callable(progress)):
+        raise InputError(f"progress={progress!r}; expected a function of (samples done, samples in all)")
     if not (folder is None or isinstance(folder, str | Path)):
         raise InputError(f"folder={folder!r}; expected a path")
     path = None if folder is None else Path(folder)

@@ -24,7 +24,7 @@ from gaussequiv.generators.conformance import checked_sample
 from gaussequiv.generators.datasets import Dataset
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.learners import Learner
-from gaussequiv.generators.plan import GROUPS, Plan
+from gaussequiv.generators.plan import CHUNK, GROUPS, Plan
 from gaussequiv.maths import sliced
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.hermite import Powers
@@ -202,7 +202,7 @@ class Pass:
         self, workers: int, progress: Callable[[int, int], Any] | None, folder: Path | None = None
     ) -> dict[str, FieldSums]:
         """The sums of all samples; with a folder an interruption loses half a minute at most, and more samples go on."""
-        size = Plan(self.samples).chunk
+        size = self._chunk
         chunks = self.samples // size if isinstance(self.generator, Dataset) else -(-self.samples // size)
         file = None if folder is None else folder / f"fields-{self._key()[:16]}.safetensors"
         done, sums = self._found(file)
@@ -302,9 +302,16 @@ class Pass:
         assert isinstance(self.generator, Dataset)
         return stream(self.seed, Purpose.CHECK, lane=LANE).permutation(len(self.generator))
 
+    @property
+    def _chunk(self) -> int:
+        """Samples of a chunk; of a small data set so few that there is one in every group."""
+        if isinstance(self.generator, Dataset):
+            return min(CHUNK, self.samples // GROUPS)
+        return Plan(self.samples).chunk
+
     def _key(self) -> str:
         """Hash of what the sums depend on."""
-        digest = hashlib.sha256(f"{Plan(self.samples).chunk} {self.seed}".encode())
+        digest = hashlib.sha256(f"{self._chunk} {self.seed}".encode())
         probe = self.generator.sample(64, stream(0, Purpose.CHECK, lane=LANE))
         if isinstance(self.generator, Dataset):
             digest.update(self.generator.sha256.encode())

@@ -305,8 +305,11 @@ def _weights(name: str, given: Any, dim: int, of: str) -> Array:
         if np.iscomplexobj(getattr(given, "weights", given)):
             raise TypeError
         rows = np.atleast_2d(np.asarray(getattr(given, "weights", given), dtype=float))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the {name} is {a_kind(given)}; expected a network, a perceptron, or weights") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # the last one of tensors with a gradient
+        raise InputError(
+            f"the {name} is {a_kind(given)} that gives no array ({error}); expected a network, a perceptron, or an array of "
+            "weights"
+        ) from error
     if rows.ndim != 2 or rows.shape[1] != dim:
         raise InputError(
             f"the {name}'s weights have shape {rows.shape}; expected (units, {dim}), one a number of the {of}"

@@ -59,8 +59,8 @@ class Checks:
         students: dict[str, Any] = {"student": problem.student}
         for share in e.trained:
             t = share * run.experiment.times.end
-            students[f"trained to t = {t:g}"] = run.after_training(
-                f"student-at-{t:g}", run.key_of(*PROBLEM), lambda: problem, run.generator, t, e.seed
+            students[f"trained to t = {t:.12g}"] = run.after_training(
+                f"student-at-{t:.12g}", run.key_of(*PROBLEM), lambda: problem, run.generator, t, e.seed
             )
         weights = _families(run, problem.student.units, rows=run.experiment.teacher_on("learning") == "latents")
         return cls(run, students, networks(weights, problem.student, problem.teacher), problem.teacher)
@@ -72,7 +72,7 @@ class Checks:
             raise InputError(
                 "check.trained is empty, and in full batch there is no other student; give values of alpha"
             )
-        students = {f"trained at alpha = {a:g}": _fitted(run, a) for a in run.experiment.check.trained}
+        students = {f"trained at alpha = {a:.12g}": _fitted(run, a) for a in run.experiment.check.trained}
         on_latents = teacher is not None and run.experiment.teacher_on("batch") == "latents"
         beside: dict[str, Any] = {}
         for name, given in _families(run, 1, rows=on_latents).items():
@@ -293,7 +293,7 @@ def _fitted(run: BatchRun, alpha: float) -> Array:
     else:
         penalty = middle
     key = run.key_of("generator", "estimate", "features", "batch")
-    path = run.folder / f"score-at-{alpha:g}.safetensors"
+    path = run.folder / f"score-at-{alpha:.12g}.safetensors"
     with suppress(DamagedError):
         if path.is_file():
             arrays, plain = load_arrays(path, KIND)

@@ -36,6 +36,8 @@ def save(figure: Figure, path: str | Path) -> None:
 
 def figure_path(path: str | Path) -> Path:
     """The path of a figure; refuses a suffix that figures are not saved with."""
+    if not isinstance(path, str | Path):
+        raise InputError(f"{path!r} is no path; expected that of a figure, such as figure.png")
     path = Path(path)
     if path.suffix not in FORMATS:
         raise InputError(f"a figure cannot be saved as {path.name!r}; expected the suffix {', '.join(FORMATS)}")
