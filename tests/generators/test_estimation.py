@@ -40,6 +40,7 @@ def test_a_linear_generator_is_found_without_error():
     np.testing.assert_allclose(model.mean_x, 0, atol=1e-12)  # although the sample mean is not
 
 
+@pytest.mark.slow
 def test_small_samples_are_unbiased_and_jointly_positive():
     """The factor 1 - tr S_cc^-1: where the residual is independent of the latents, Omega is unbiased at any size."""
     exact = cases.correlated_model(N=24, D=8)

@@ -112,6 +112,7 @@ def test_fields_with_means_want_centring():
     assert model.then(W, center=True).input_dim == 12
 
 
+@pytest.mark.slow
 def test_a_wide_random_feature_model_learns_like_its_kernel():
     """Linear features of p >> N: the kernel W x . W x' / p is x . x' up to 1/p, its eigenvalues those of Omega / N."""
     model = ge.GaussianModel.single_layer(generators.gaussian_matrix(40, 25, 1), "sign")

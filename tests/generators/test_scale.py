@@ -126,12 +126,14 @@ class Deadly:
         return GENERATOR.sample(n, rng)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_blocks_only(serial, tmp_path):
     deadly = Deadly(str(tmp_path / "mark"), os.getpid())
     assert same(generators.estimate(deadly, SAMPLES, workers=2, engine="processes"), serial)
     assert len(list(tmp_path.glob("mark-*"))) > 1
 
 
+@pytest.mark.slow
 def test_workers_that_always_die_end_it(tmp_path):
     deadly = Deadly(str(tmp_path / "mark"), os.getpid(), deaths=10**9)
     with pytest.raises(StorageError, match="workers died 3 times in a row"):
@@ -518,6 +520,7 @@ def test_what_a_worker_left_of_a_block_goes_with_the_block(tmp_path, monkeypatch
     assert all("chunk-0000000" not in name for name in names)  # all groups have one whole block, and begin another
 
 
+@pytest.mark.slow
 def test_functions_that_see_other_values_in_a_process_are_refused(tmp_path):
     """A function of a module is sent by its name; the module is another one there."""
     (tmp_path / "sees_other_values.py").write_text("gain = 1.0\n\n\ndef f(z):\n    return gain * z\n")

@@ -186,6 +186,7 @@ def test_mistakes_are_one_sentence(code, values, sentence):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_exit_codes(code):
     refused = call("estimate", "--generator", f"{code}:net", *settings("generator.latent=6"))
     assert refused.returncode == 2

@@ -370,6 +370,7 @@ def test_the_key_of_a_stage_holds_what_its_features_depend_on(run):
 # --- points without a value ---
 
 
+@pytest.mark.slow
 def test_points_without_a_value_are_listed_with_their_reasons_and_the_others_computed(file, tmp_path):
     settings = ("--set", "batch.penalty=[0, 0.5]", "--set", "batch.alpha=[0.5, 1, 2]", "--set", "batch.noise=0.5")
     line = "at alpha = 1, penalty = 0: diverged: alpha = 1 is the interpolation threshold rank / N"

@@ -85,6 +85,7 @@ def test_every_kind_of_source_gives_the_same_model(name, sources):
     assert found.model.latent_dim == 0
 
 
+@pytest.mark.slow
 def test_estimate_and_predict_take_a_data_set(sources):
     done = call("estimate", "--generator", "array.npy")
     assert done.returncode == 0, done.stderr

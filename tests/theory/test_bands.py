@@ -73,6 +73,7 @@ def test_standard_errors_are_those_of_the_replicates(model):
         np.testing.assert_allclose(spread.error, model.standard_errors[name], rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_bias_of_the_spread_of_eigenvalues_is_found():
     """tr Omega^2 of an estimate is too large by a known amount, which the jackknife takes away."""
     exact = float(np.sum(EXACT.Omega**2))

@@ -289,7 +289,9 @@ def test_without_noise_too(loss):
     law()
 
 
-DEAR = [("logit", loss) for loss in ("huber", "squared-hinge", "absolute", "square", "logistic")]  # half a minute each
+DEAR = [
+    ("logit", loss) for loss in ("huber", "squared-hinge", "absolute", "square", "logistic", "hinge")
+]  # half a minute each
 
 
 @pytest.mark.slow

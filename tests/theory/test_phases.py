@@ -187,7 +187,7 @@ def test_twins_do_not_part_even_with_opposite_signs():
         assert found.stationary is not None
 
 
-@pytest.mark.parametrize("activation", ["abs", pytest.param("quadratic", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("activation", ["abs", pytest.param("quadratic", marks=pytest.mark.full)])
 def test_mirror_images_under_an_even_activation_are_twins(activation):
     """The sign of their weights is seen by nothing: they stay together as equal units do."""
     W = committee(perturbation=0.0).student.weights[:1] * 0.5
