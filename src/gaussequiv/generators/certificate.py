@@ -45,7 +45,9 @@ STARTS = 16
 EXPLAINED = 6.0  # standard errors that E T may be off the covariance of the fields
 SMOOTHINGS = (0.02, 0.05, 0.1, 0.2, 0.4)
 CERTAIN = 1.96
-ANGLE, PANELS, TOGETHER = 0.5, (1, 3, 9, 27), 512  # of ways between latents; and the gradients that are found together
+ANGLE, TOGETHER = 0.5, 512  # of ways between latents, and the gradients that are found together
+PANELS, ENOUGH, FEW = (1, 3, 9, 27, 81), 9, 96  # of a way; those of all ways, and how many ways have more
+SURE = 4.0  # standard errors
 LEFT, SMALL, MUCH = (
     0.01,
     0.05,
@@ -222,7 +224,8 @@ def _unseen(generator: Generator, of: Learner, C: Array, least: float, paths: in
 
         E (Delta J)^2 = (9 E rest_fine^2 - E rest_coarse^2) / 8,
 
-    which is zero for weakly differentiable maps. Panels are divided until the upper end of its interval is small beside `least`.
+    which is zero for weakly differentiable maps, once panels are short. They are divided until what is left is small beside
+    `least`; while the map seems to jump those of the ways on which most is left, and of some that stand for the others.
 
     Raises:
         InputError: more than a hundredth.
@@ -235,25 +238,34 @@ def _unseen(generator: Generator, of: Learner, C: Array, least: float, paths: in
     change = _values(generator, of, end) - _values(generator, of, start)
     within = 2 * (1 - np.cos(ANGLE))
     rounding = ROUNDINGS * torch.finfo(generator.dtype or torch.float32).eps
-    fine: Array | None = None
+    fine = np.full(change.shape, np.inf)
+    some, weights = np.arange(paths), np.full(paths, 1 / paths)  # ways, and of how many each of them is one
     for panels in PANELS:
-        coarse, fine = fine, (change - _integrals(generator, of, start, end, panels)) @ A
-        if coarse is None:
+        coarse, fine = fine, (change[some] - _integrals(generator, of, start[some], end[some], panels)) @ A
+        if panels == PANELS[0]:
             continue
-        _, vectors = np.linalg.eigh(9 * fine.T @ fine - coarse.T @ coarse)
-        squares = (9 * (fine @ vectors[:, -1]) ** 2 - (coarse @ vectors[:, -1]) ** 2) / 8 / within
-        mean, error = float(squares.mean()), float(squares.std() / np.sqrt(paths))
-        share = float(np.sqrt(max(mean + CERTAIN * error, 0.0)))
-        seen = float(np.sqrt(max(mean - CERTAIN * error, 0.0)))
-        if share <= SMALL * least or seen > LEFT:
+        _, vectors = np.linalg.eigh(9 * (weights * fine.T) @ fine - (weights * coarse.T) @ coarse)
+        squares = (9 * (fine @ vectors) ** 2 - (coarse @ vectors) ** 2) / 8 / within
+        mean = weights @ squares
+        error = np.sqrt(
+            (weights @ squares**2 - mean**2) / paths + (weights**2 - weights / paths) @ (squares - mean) ** 2
+        )
+        share, seen, sure = (np.sqrt((mean + k * error).clip(0).max()) for k in (CERTAIN, -CERTAIN, -SURE))
+        whole = np.sqrt(np.linalg.eigvalsh((weights * fine.T) @ fine)[-1] / within)
+        if whole <= SMALL * least or (panels >= ENOUGH and seen <= LEFT):
             break
+        if panels == ENOUGH and paths > 2 * FEW:
+            order = np.argsort(np.sum(fine**2, axis=1))[::-1]
+            some = np.concatenate([order[:FEW], rng.choice(order[FEW:], FEW, replace=False)])
+            weights = np.repeat([1 / paths, (1 / FEW - 1 / paths)], FEW)
+            fine = fine[some]
     if seen > LEFT:
         raise InputError(
             f"the gradients of {generator.name} do not add up to the change of its fields ({seen:.1%} is left), so it jumps "
             "somewhere, or hides a part from the gradient, and there is no certificate; is there a sign, a rounding or a detach "
             "in it?"
         )
-    return share, seen > rounding or share > MUCH * least + rounding
+    return float(min(share, whole)), bool(sure > rounding or share > MUCH * least + rounding)
 
 
 def _integrals(generator: Generator, of: Learner, start: Array, end: Array, panels: int) -> Array:
