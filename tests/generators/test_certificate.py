@@ -1,5 +1,6 @@
 """The Stein-Malliavin certificate: closed forms, invariances, and bounds that lie above what they bound."""
 
+from dataclasses import replace
 from math import pi, sqrt
 
 import numpy as np
@@ -263,6 +264,16 @@ def test_the_share_that_jumps_is_no_less_than_it_is(share, fields):
     W = np.random.default_rng(0).standard_normal((fields, fields))
     found = certificate(generator, W, draws=1000)
     assert share < found.unseen < 2.5 * share
+
+
+def test_a_share_as_large_as_the_field_leaves_no_bound():
+    found = certificate(generators.single_layer(generators.gaussian_matrix(20, 10), "erf"), np.ones((1, 20)), draws=50)
+    for share, finite in ((0.5, True), (1.0, False), (3.0, False)):
+        less = replace(found, unseen=share)
+        assert (less.w1 < np.inf) == (less.w1_joint < np.inf) == finite
+        assert ("says nothing" in str(less)) != finite
+        assert less.w1 > found.w1
+    assert less.tv == 1
 
 
 def test_smooth_maps_have_no_share_that_jumps():

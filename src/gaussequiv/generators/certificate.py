@@ -98,21 +98,28 @@ class Certificate:
     @property
     def w1(self) -> float:
         """Bound on the Wasserstein-1 distance in the worst direction, in standard deviations."""
-        return W1 * self.size + self.smoothed + (1 + W1) * self.unseen / (1 - self.unseen)
+        return W1 * self.size + self.smoothed + (1 + W1) * self._beside
 
     @property
     def tv(self) -> float:
         """Bound on the distance in total variation in the worst direction; 1 where it says nothing."""
-        return 1.0 if self.smoothing or self.jumps else min(2 * self.size, 1.0)
+        return 1.0 if self.smoothing or self.jumps or self.unseen >= 1 else min(2 * self.size, 1.0)
 
     @property
     def w1_joint(self) -> float:
         r"""Bound on W1 of all fields, $\|C^{-1}\| \|C\|^{1/2} (\sum_{ij} \mathrm{Var}\, T_{ij})^{1/2}$ (constant from memory)."""
         values, joint = np.linalg.eigvalsh(self.covariance), self.joint + CERTAIN * self.joint_error
-        beside = 2 * self.unseen / (1 - self.unseen) * np.sqrt(values.sum())
+        beside = 2 * self._beside * np.sqrt(values.sum())
         return float(np.sqrt(values[-1] * max(joint, 0.0)) / values[0] + beside)
 
+    @property
+    def _beside(self) -> float:
+        """The share that gradients may not see beside the one that they do."""
+        return self.unseen / (1 - self.unseen) if self.unseen < 1 else np.inf
+
     def __str__(self) -> str:
+        if not np.isfinite(self.w1):
+            return f"certificate: it says nothing, as gradients change too fast to be summed ({self.draws} gradients)"
         how = f", sign smoothed by {self.smoothing:g}" if self.smoothing else ""
         how += f", {self.unseen:.2g} of a field jumps" if self.jumps else ""
         tv = "" if self.smoothing or self.jumps else f", total variation <= {self.tv:.3g}"

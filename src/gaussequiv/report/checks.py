@@ -198,10 +198,11 @@ class Checks:
             "certificate": bound
             if isinstance(bound, str)
             else {
-                "w1": bound.w1,
+                "w1": _number(bound.w1),
                 "tv": bound.tv,
                 "variance": bound.variance,
                 "error": bound.error,
+                "unseen": bound.unseen,
                 "draws": bound.draws,
             },
             "structure": self.structure,
