@@ -1,6 +1,7 @@
 """The check of the equivalence: averages of learners, one pass, the battery, and verdicts over families of cases."""
 
 import dataclasses
+import re
 from itertools import product
 from math import sqrt
 
@@ -1040,3 +1041,179 @@ def test_the_error_rejects_gaussian_fields_at_the_level():
         covered.append(row.low <= 0 <= row.high)
     assert 0.03 < np.mean(rejected) < 0.07
     assert np.mean(covered) > 0.9
+
+
+# --- what survived mutants ---
+
+
+def key_of(**changes):
+    given = {
+        "samples": 20_000,
+        "seed": 0,
+        "generator": ge.GaussianModel.isotropic(6),
+        "student": ge.TwoLayer.random(2, 6, seed=1),
+        "teacher": ge.TwoLayer.random(2, 6, seed=2),
+        "on": "latents",
+        "mean": 0.0,
+    } | changes
+    of = learner(given["student"], given["teacher"], 6, given["generator"].latent_dim, given["on"])
+    means = np.full(6, given["mean"]), np.zeros(given["generator"].latent_dim)
+    return Pass(given["generator"], {"a": of}, means, given["samples"], given["seed"])._key()
+
+
+KEYS = {
+    "chunk": {"samples": 5_000},
+    "seed": {"seed": 1},
+    "generator": {"generator": cases.correlated_model(N=6, D=6)},
+    "student": {"student": ge.TwoLayer.random(2, 6, seed=3)},
+    "readout": {"student": ge.TwoLayer(ge.TwoLayer.random(2, 6, seed=1).weights, [3.0, 1.0])},
+    "teacher": {"teacher": ge.TwoLayer.random(2, 6, seed=4)},
+    "on": {"on": "inputs"},
+    "means": {"mean": 0.1},
+}
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_sums_of_another_question_are_not_found(kind):
+    assert key_of(**KEYS[kind]) != key_of()
+    assert key_of(samples=30_000) == key_of()  # more of the same chunks go on
+
+
+def test_data_sets_are_known_by_all_their_rows():
+    rows = np.random.default_rng(0).standard_normal((8000, 6))
+    other = rows.copy()
+    other[-1] += 1.0
+    keys = [
+        key_of(generator=generators.dataset(X), teacher=None, student=np.eye(6), on="inputs", samples=8000)
+        for X in (rows, rows.copy(), other)
+    ]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_slopes_are_those_of_regression_whatever_the_means():
+    """Cov(f, y) C^-1, of fields that are not centred at all."""
+    going = a_pass(samples=16 * 256, a=learner(*networks(), 30, 12, "latents"))
+    going = dataclasses.replace(going, means=(np.full(30, -1.0), np.full(12, 0.3)))
+    sums = going.run(1, None)["a"]
+    u = np.concatenate([going._fields(i, 256)[0] for i in range(16)])
+    y, f = u @ sums.pilot.P.T, going.learners["a"].functionals(u)
+    C = np.cov(np.concatenate([f, y], axis=1), rowvar=False, bias=True)
+    p = f.shape[1]
+    total = sum(sums.groups[1:], sums.groups[0])
+    ours = sums.slope(total, sums.functionals.sum(axis=0), sums.slopes.sum(axis=0))
+    np.testing.assert_allclose(ours, C[:p, p:] @ np.linalg.inv(C[p:, p:]), rtol=1e-8, atol=1e-10)
+
+
+def gaussian_sums(mean=0.0, samples=16 * 1024):
+    """Sums of one relu student and one relu teacher on Gaussian inputs, with their model."""
+    model = ge.GaussianModel.isotropic(4)
+    of = learner(
+        ge.TwoLayer(np.eye(4)[:1] * 2, [1.0], "relu"), ge.TwoLayer(np.ones((1, 4)), [2.0], "relu"), 4, 4, "inputs"
+    )
+    return (
+        Pass(model, {"a": of}, (np.full(4, mean), np.zeros(4)), samples, 0).run(1, None)["a"],
+        of,
+        of.covariance(model),
+    )
+
+
+def prediction(C, shifts):
+    return equivalence.Prediction(C, np.broadcast_to(C, (len(shifts), *C.shape)), np.asarray(shifts))
+
+
+def test_errors_of_the_means_of_a_model_make_distances_smaller_and_wider():
+    """Their expectation is taken off: (G - 1) / G times the sum of squares, about their mean, in units of the fields."""
+    sums, _, C = gaussian_sums()
+    rng = np.random.default_rng(0)
+    shifts = 0.01 * rng.standard_normal((16, 2)) @ np.linalg.cholesky(C).T
+    exact = equivalence._moments(sums, equivalence.Prediction(C, np.zeros((0, 2, 2)), np.zeros((0, 2))), 0.05)
+    same = equivalence._moments(sums, prediction(C, np.broadcast_to([0.3, 0.1], (16, 2))), 0.05)
+    assert (same.value, same.p) == pytest.approx((exact.value, exact.p), rel=1e-6, abs=1e-9)
+    far = equivalence._moments(gaussian_sums(mean=0.2)[0], prediction(C, shifts), 0.05)
+    near = equivalence._moments(
+        gaussian_sums(mean=0.2)[0], equivalence.Prediction(C, np.zeros((0, 2, 2)), np.zeros((0, 2))), 0.05
+    )
+    centred = shifts - shifts.mean(axis=0)
+    expected = 15 / 16 * np.trace(centred @ np.linalg.inv(C) @ centred.T)
+    assert near.value**2 - far.value**2 == pytest.approx(expected, rel=1e-6)
+    assert far.high**2 - far.low**2 > 1.5 * (near.high**2 - near.low**2)
+
+
+def test_errors_of_the_means_of_a_model_reach_the_error():
+    sums, of, C = gaussian_sums()
+    shifts = 0.02 * np.random.default_rng(0).standard_normal((16, 2))
+    rows = [
+        {f.name: f for f in equivalence._effects(sums, of, m, 0.01)}
+        for m in (prediction(C, shifts), prediction(C, 0 * shifts))
+    ]
+    u = np.random.default_rng(1).multivariate_normal(np.zeros(2), C, 400_000)
+    step = 1e-3
+    slope = [
+        (of.functionals(u + step * e)[:, 0] - of.functionals(u - step * e)[:, 0]).mean() / (2 * step) for e in np.eye(2)
+    ]
+    moved = shifts @ slope
+    spread = np.sqrt(15 / 16 * np.sum((moved - moved.mean()) ** 2)) / of.gaussian(C)[0]
+    halves = [(row["moved"].high - row["moved"].low) / 2 / stats.t.ppf(0.975, 15) for row in rows]
+    assert sqrt(halves[0] ** 2 - halves[1] ** 2) == pytest.approx(spread, rel=0.1)
+
+
+def test_the_interval_of_the_moved_error_is_the_jackknife_of_a_mean():
+    sums, of, C = gaussian_sums()
+    found = {
+        f.name: f
+        for f in equivalence._effects(sums, of, equivalence.Prediction(C, np.zeros((0, 2, 2)), np.zeros((0, 2))), 0.01)
+    }
+    means = sums.functionals[:, 0] / np.array([powers.count for powers in sums.powers])
+    half = stats.t.ppf(0.975, 15) * means.std(ddof=1) / 4 / of.gaussian(C)[0]
+    assert found["moved"].high - found["moved"].low == pytest.approx(2 * half, rel=1e-6)
+
+
+def test_means_that_are_left_over_are_taken_off_to_first_order():
+    """Fields of N(m, C) have the error of N(0, C), up to m^2: the first order is a hundred times as large."""
+    values = []
+    for mean in (0.0, 0.03, -0.03):
+        sums, of, _ = gaussian_sums(mean=mean, samples=64 * 1024)
+        values.append(next(f for f in equivalence._effects(sums, of, None, 0.01) if f.name == "error").value)
+    assert abs(values[1] - values[2]) < 0.1 * 0.03
+    assert abs(values[1] - values[0]) < 0.1 * 0.03
+
+
+def test_what_only_violates_asks_for_no_samples():
+    model = ge.GaussianModel.isotropic(40)
+    student, teacher = ge.TwoLayer.random(2, 40, "relu", 1), ge.TwoLayer.random(2, 40, "relu", 2)
+    found = check(model, model, student, teacher, samples=16_384, effect=0.03)
+    assert found["moved"].word is Word.INCONCLUSIVE
+    assert found.word is Word.CONSISTENT, str(found)
+    assert found.needed == 0
+    assert re.search(r"moved .*not violated", str(found))
+
+
+def test_variance_that_only_the_model_has_is_a_violation():
+    generator = Law(lambda n, rng: np.repeat(rng.standard_normal((n, 1)), 2, axis=1), D=1)
+    for own in (0.0, 1e-3):
+        model = ge.GaussianModel(np.ones((2, 2)) + own * np.diag([1.0, 0.0]), np.ones((2, 1)))
+        assert check(generator, model, np.eye(2), samples=5_000).violated == (own > 0)
+
+
+def test_shifts_of_learners_are_projections_of_means():
+    model = ge.GaussianModel.isotropic(6)
+    other = ge.GaussianModel(np.eye(6), np.eye(6), mean_x=np.arange(6.0), mean_c=-np.ones(6))
+    W, B = np.random.default_rng(0).standard_normal((2, 2, 6))
+    on_latents, on_inputs = (learner(W, B, 6, 6, on).shift(model, other) for on in ("latents", "inputs"))
+    np.testing.assert_allclose(on_latents, np.concatenate([W @ np.arange(6.0), -B.sum(axis=1)]) / sqrt(6))
+    np.testing.assert_allclose(on_inputs, np.concatenate([W, B]) @ np.arange(6.0) / sqrt(6))
+
+
+def test_the_scale_of_an_error_is_that_of_strangers():
+    """1/2 E y_hat^2 + 1/2 E y^2, the error where the two have nothing in common and no means."""
+    student, teacher = ge.TwoLayer.random(2, 6, "erf", 1), ge.TwoLayer.random(3, 6, "erf", 2, readout="gaussian")
+    of = learner(student, teacher, 6, 6, "latents")
+    C = covariance(5, np.random.default_rng(0))
+    C[:2, 2:] = C[2:, :2] = 0
+    assert of.scale(C) == pytest.approx(of.gaussian(C)[0])
+
+
+def test_a_linear_student_of_a_bent_teacher_sees_more_than_moments():
+    student, teacher = ge.TwoLayer.random(2, 6, "linear", 1), ge.TwoLayer.random(2, 6, "erf", 2)
+    assert not learner(student, teacher, 6, 6, "latents").quadratic
+    assert learner(student, ge.TwoLayer.random(2, 6, "linear", 2), 6, 6, "latents").quadratic
