@@ -393,3 +393,107 @@ def test_the_rate_is_one_over_n_for_random_and_its_root_for_aligned_weights(tmp_
     again, _ = reproduce.reproduced("rate", tmp_path, 1, True, lambda *given: calls.append(given))
     assert again == lines
     assert not calls  # everything was there
+
+
+# --- what is passed on, and found again ---
+
+
+SCORES = {
+    "generator": {"name": "single-layer", "input_dim": 40, "latent_dim": 20, "activation": "relu"},
+    "batch": {"loss": "square", "penalty": [0.1, 1.0, 10.0], "alpha": [0.5, 2.0], "noise": 0.3},
+    "check": {"samples": 5_000, "gradients": 0, "trained": [2.0], "beside": ["rows"], "seed": 3},
+}
+
+
+def score_of(values, folder):
+    return next(iter(Checks.of(run_of(values, folder, BatchRun)).deciding.values()))
+
+
+def test_scores_are_fitted_at_the_middle_penalty_and_found_by_all_that_they_depend_on(tmp_path):
+    ours = score_of(SCORES, tmp_path)
+    run = run_of(SCORES, tmp_path, BatchRun)
+    expected = simulation.fit(run.problem, run.generator, alpha=2.0, penalty=1.0, seed=3)
+    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+    changes = ({"check": {**SCORES["check"], "seed": 4}}, {"batch": {**SCORES["batch"], "penalty": 2.0}})
+    for change in changes:
+        assert not np.allclose(score_of({**SCORES, **change}, tmp_path), ours)
+    np.testing.assert_array_equal(score_of(SCORES, tmp_path), ours)
+
+
+def test_rows_have_teachers_with_the_noise_of_the_experiments(tmp_path):
+    (score, teacher) = Checks.of(run_of(SCORES, tmp_path, BatchRun)).beside["rows"]
+    assert score.shape == (40,)
+    own = run_of(SCORES, tmp_path, BatchRun).teacher
+    assert (teacher.noise, teacher.output) == (own.noise, own.output) == (0.3, own.output)
+
+
+def test_settings_are_those_of_the_check(tmp_path, monkeypatch):
+    seen = {}
+
+    def spied(*arguments, **options):
+        seen.update(options)
+        return {}
+
+    monkeypatch.setattr(checks_module, "check_families", spied)
+    section = {
+        "samples": 7_000,
+        "seed": 5,
+        "workers": 3,
+        "tolerance": 0.07,
+        "effect": 0.03,
+        "trained": [],
+        "beside": [],
+    }
+    run = run_of({**SMALL, "check": section}, tmp_path)
+    assert Checks.of(run).verdicts == {}
+    assert {name: seen[name] for name in ("samples", "seed", "workers", "tolerance", "effect")} == {
+        name: section[name] for name in ("samples", "seed", "workers", "tolerance", "effect")
+    }
+    assert seen["folder"] == run.folder
+
+
+def test_a_certificate_is_that_of_the_student_as_it_begins(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(checks_module, "certificate", lambda *given, **options: seen.append((given, options)))
+    checks = Checks.of(run_of({**SMALL, "check": {"trained": [0.5], "gradients": 77, "seed": 9}}, tmp_path))
+    assert checks.certificate is None
+    (generator, student, teacher), options = seen[0]
+    assert generator is checks.run.generator
+    assert student is checks.deciding["student"]
+    assert teacher is checks.run.problem.teacher
+    assert (options["draws"], options["seed"]) == (77, 9)
+
+
+def test_one_student_that_is_violated_is_enough():
+    class Said:
+        def __init__(self, violated):
+            self.violated = violated
+
+    for words, expected in (((False, True), True), ((True, False), True), ((False, False), False)):
+        checks = Checks(None, dict.fromkeys("ab"), {}, None)
+        checks.__dict__["verdicts"] = {"a": Said(words[0]), "b": Said(words[1]), "beside": Said(True)}
+        assert checks.violated == expected
+
+
+@pytest.mark.parametrize(("D", "few"), [(29, True), (30, False)])
+def test_few_latents_are_remarked(D, few, tmp_path):
+    values = {**SMALL, "generator": {**SMALL["generator"], "latent_dim": D}, "check": {"trained": [], "beside": []}}
+    assert any("latents only" in line for line in Checks.of(run_of(values, tmp_path))._warnings) == few
+
+
+def test_errors_of_the_rate_are_those_of_a_root(monkeypatch):
+    """The squared distances 0.04, 0.01 of two draws: 0.158 +- 0.015 / (2 * 0.158); every draw has its own seed."""
+    seeds, squares = [], iter((0.04, 0.01))
+
+    class Found(dict):
+        def __init__(self, seed):
+            super().__init__(sliced=type("Row", (), {"value": 0.1}))
+            seeds.append(seed)
+            self.provenance = {"shape_squared": next(squares)}
+
+    monkeypatch.setattr(reproduce, "check", lambda *_, seed, **__: Found(seed))
+    monkeypatch.setattr(reproduce, "certificate", lambda *_, **__: type("Bound", (), {"w1": 0.3}))
+    row = reproduce._at(reproduce.CASES[0], 20, 2, 5_000, 1, lambda _: None)
+    assert row["distance"] == pytest.approx(0.025**0.5)
+    assert row["distance_se"] == pytest.approx(0.015 / (2 * 0.025**0.5))
+    assert len(set(seeds)) == 2
