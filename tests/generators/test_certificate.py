@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import special, stats
+from scipy.special import erf
 from torch import nn
 
 import gaussequiv as ge
 from gaussequiv import generators
 from gaussequiv.errors import InputError
 from gaussequiv.generators import Generator
-from gaussequiv.generators.certificate import CERTAIN, certificate, norm_bound, single_layer_of
+from gaussequiv.generators.certificate import CERTAIN, _require_explained, certificate, norm_bound, single_layer_of
 from gaussequiv.generators.learners import learner
 from gaussequiv.maths.activations import Erf, ReLU
 
@@ -479,3 +480,40 @@ def test_single_layers_of_the_zoo_are_known():
         assert isinstance(g, cls)
     for other in (generators.deep_random([5, 6, 7]), generators.load("vae"), generators.single_layer(F, torch.sin)):
         assert single_layer_of(other) == (None, None)
+
+
+def test_a_covariance_that_gradients_do_not_explain_is_refused():
+    generator = of(lambda c: c, 2)
+    fields = learner(sqrt(2) * np.eye(2), None, 2, 2, "latents")
+    T = np.broadcast_to(np.eye(2), (200, 2, 2))
+    _require_explained(generator, fields, T, 0)
+    for wrong in (1.5 * T, T + 0.3 * (1 - np.eye(2))):
+        with pytest.raises(InputError, match="explain"):
+            _require_explained(generator, fields, wrong, 0)
+
+
+def test_the_matrix_of_two_curved_fields_has_a_symmetric_variance():
+    """F = (a, a b) of two latents: T_12 and T_21 differ sample by sample, and what is bounded is their mean."""
+    generator = of(lambda c: torch.stack([c[:, 0] + c[:, 1] ** 2, c[:, 0] * c[:, 1]], dim=1), 2)
+    ours = certificate(generator, np.eye(2), draws=4000)
+    other = certificate(generator, np.eye(2)[::-1].copy(), draws=4000)
+    assert ours.variance == pytest.approx(other.variance, rel=1e-6)
+    np.testing.assert_allclose(ours.covariance, ours.covariance.T, rtol=1e-12)
+
+
+def test_smoothing_of_several_signs_is_that_of_the_worst_combination():
+    """Var of what lies between sign and smooth sign, whitened, by hand; the bound is no less than with one field alone."""
+    F = generators.gaussian_matrix(60, 30)
+    generator, W = generators.single_layer(F, "sign"), np.random.default_rng(0).standard_normal((2, 60))
+    both = certificate(generator, W, draws=200)
+    c = np.random.default_rng(1).standard_normal((40_000, 30))
+    rows = F / np.linalg.norm(F, axis=1, keepdims=True)
+    signs, smooth = np.sign(c @ rows.T), erf(c @ rows.T / (both.smoothing * sqrt(2)))
+    u, v = (x @ W.T / sqrt(60) for x in (signs, smooth))
+    C = u.T @ u / len(u)
+    np.testing.assert_allclose(both.covariance, C, rtol=0.1, atol=0.1 * np.trace(C))
+    A = np.linalg.inv(np.linalg.cholesky(C)).T
+    between = np.linalg.eigvalsh(A.T @ ((u - v).T @ (u - v) / len(u)) @ A)
+    sizes = np.sqrt(np.linalg.eigvalsh(A.T @ (v.T @ v / len(v)) @ A))
+    expected = sqrt(between[-1]) + sqrt(2 / pi) * (abs(1 - sizes).max() + both.size * max(sizes[-1] - 1, 0))
+    assert both.smoothed == pytest.approx(expected, rel=0.1)

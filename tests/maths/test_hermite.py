@@ -11,6 +11,7 @@ from scipy import stats
 from gaussequiv.errors import InputError
 from gaussequiv.maths import hermite
 from gaussequiv.maths.hermite import Powers, Squared
+from gaussequiv.maths.jackknife import jackknife
 
 
 def law(kind, n, d, rng):
@@ -283,3 +284,46 @@ def test_orthonormal_norms():
         polynomial = hermeval(y[:, 0], np.eye(4)[a]) * hermeval(y[:, 1], np.eye(4)[3 - a])
         naive += np.mean(polynomial) ** 2 / (factorial(a) * factorial(3 - a))
     assert np.sum(H**2) / 6 == pytest.approx(naive, rel=1e-12)
+
+
+def test_a_squared_norm_without_bias_is_that_of_pairs_of_groups():
+    """sum_{g != h} w_g w_h h_g . h_h / sum_{g != h} w_g w_h, by hand for groups of other sizes."""
+    rng = np.random.default_rng(0)
+    counts = [100, 200, 100, 300]
+    groups = [Powers.of(rng.standard_normal((n, 2)) + 0.3) for n in counts]
+    w, means = np.array(counts) / sum(counts), np.array([group.mean for group in groups])
+
+    def pairs(kept):
+        v = w[kept] / w[kept].sum()
+        products = np.outer(v, v) * (means[kept] @ means[kept].T)
+        return (products.sum() - np.trace(products)) / (1 - v @ v)
+
+    def norm(sums):
+        return sums.mean @ sums.mean
+
+    everything = np.arange(4)
+    total = sum(groups[1:], groups[0])
+    norms = np.array([norm(total), *(norm(total - group) for group in groups)])
+    found = hermite._estimated(groups, norms, np.array([norm(group) for group in groups]), [(2, 1)])
+    left = np.array([pairs(everything[everything != g]) for g in everything])
+    np.testing.assert_allclose(found.left_out, left, rtol=1e-10)
+    assert found.value == pytest.approx(pairs(everything) - 3 * (left.mean() - pairs(everything)))
+
+
+def test_a_mean_is_in_the_second_order_as_well():
+    """|m|^2 + |m m^T|^2 / 4 of N(m, I)."""
+    m = np.array([0.6, -0.8])
+    y = np.random.default_rng(0).standard_normal((400_000, 2)) + m
+    assert hermite.moments(parts(y), np.eye(2)).value == pytest.approx(1 + 1 / 4, rel=0.02)
+
+
+def test_the_jackknife_of_a_mean_is_exact():
+    """Of two halves as well: half of their difference; of G parts the deviation of their means over sqrt(G)."""
+    for G in (2, 5):
+        x = np.random.default_rng(G).standard_normal(G)
+        left = (x.sum() - x) / (G - 1)
+        found = jackknife(np.array(x.mean()), left)
+        assert found.error == pytest.approx(x.std(ddof=1) / np.sqrt(G))
+        assert found.bias == pytest.approx(0, abs=1e-12)
+        square = jackknife(np.array(x.mean() ** 2), left**2)
+        assert square.bias == pytest.approx(x.var(ddof=1) / G)
