@@ -482,6 +482,12 @@ def test_single_layers_of_the_zoo_are_known():
         assert single_layer_of(other) == (None, None)
 
 
+def test_a_map_of_steps_only_is_told_from_one_that_does_not_vary():
+    for function, words in ((lambda c: torch.sign(c) + 0 * c, "jumps somewhere"), (lambda c: 0 * c, "does not vary")):
+        with pytest.raises(InputError, match=words):
+            certificate(of(function, 3), np.ones((1, 3)), draws=100)
+
+
 def test_a_covariance_that_gradients_do_not_explain_is_refused():
     generator = of(lambda c: c, 2)
     fields = learner(sqrt(2) * np.eye(2), None, 2, 2, "latents")

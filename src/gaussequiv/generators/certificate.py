@@ -199,7 +199,11 @@ def _of_gradients(
     T1, T2 = np.concatenate(first), np.concatenate(second)
     C = (T1 + T2).mean(axis=0) / 2
     if not (np.diagonal(C) > 0).all():
-        raise InputError("a field does not vary on this generator; leave out the unit")
+        _require_explained(generator, of, (T1 + T2) / 2, seed)
+        raise InputError(
+            f"a field does not vary on {generator.name}, or {draws} gradients are too few to say how much; leave out the unit, "
+            "or take more"
+        )
     bound = _largest(T1, T2, C)
     unseen, jumps = (0.0, False) if smooth else _unseen(generator, of, C, bound.size, draws, seed)
     _require_explained(generator, of, (T1 + T2) / 2, seed)
