@@ -526,3 +526,49 @@ def test_smoothing_of_several_signs_is_that_of_the_worst_combination():
     sizes = np.sqrt(np.linalg.eigvalsh(A.T @ (v.T @ v / len(v)) @ A))
     expected = sqrt(between[-1]) + sqrt(2 / pi) * (abs(1 - sizes).max() + both.size * max(sizes[-1] - 1, 0))
     assert both.smoothed == pytest.approx(expected, rel=0.1)
+
+
+def test_what_smoothing_changes_of_a_student_and_its_teacher_is_known():
+    """The sign of one latent c, beside c itself: all moments in closed form, and combinations whose variance grows."""
+    from gaussequiv.generators.certificate import _smoothed
+
+    eps = 2.0
+    found = _smoothed(np.ones((1, 1)), eps, learner(np.ones((1, 1)), np.ones((1, 1)), 1, 1, "latents"), 10_000, 4, 0)
+    R, Q, S = sqrt(2 / pi), 2 / pi * np.arcsin(1 / (1 + eps**2)), 2 / pi * np.arcsin(1 / sqrt(1 + eps**2))
+    C = np.array([[1, R], [R, 1]])
+    own = np.array([[Q, R / sqrt(1 + eps**2)], [R / sqrt(1 + eps**2), 1]])
+    np.testing.assert_allclose(found.covariance, C, atol=4 / sqrt(40_000))
+    A = np.linalg.inv(np.linalg.cholesky(C)).T
+    between = sqrt((1 - 2 * S + Q) / (1 - R**2))  # of the combination that is best seen
+    sizes = np.sqrt(np.linalg.eigvalsh(A.T @ own @ A))
+    assert sizes[0] < 1 < sizes[1]
+    added = between + sqrt(2 / pi) * (np.abs(1 - sizes).max() + found.size * (sizes[1] - 1))
+    assert found.smoothed == pytest.approx(added, rel=0.01)
+
+
+def test_cubic_fields_have_a_closed_form_with_one_gradient_each():
+    """F = c^3 - 3 c has T = 3 (c^2 - 1)^2, so E T = 6 = Var F and Var T / s^4 = 14: the mean over a is one of a^2."""
+    generator = of(lambda c: c**3 - 3 * c, 1)
+    found = [certificate(generator, np.ones((1, 1)), draws=2000, inner=1, seed=seed) for seed in range(10, 20)]
+    for values, truth in (([one.covariance[0, 0] for one in found], 6), ([one.variance for one in found], 14)):
+        assert abs(np.mean(values) - truth) < 4 * np.std(values, ddof=1) / sqrt(10)
+    assert np.std([one.covariance[0, 0] for one in found], ddof=1) / sqrt(10) < 0.2
+
+
+def test_signs_are_smoothed_as_much_as_is_best():
+    from gaussequiv.generators.certificate import SMOOTHINGS, _smoothed
+
+    best = set()
+    for N, D in ((100, 10), (60, 40)):
+        F, w = generators.gaussian_matrix(N, D), np.ones((1, N))
+        found = certificate(generators.single_layer(F, "sign"), w, draws=50)
+        bounds = {eps: _smoothed(F, eps, learner(w, None, N, D, "latents"), 50, 4, 0).w1 for eps in SMOOTHINGS}
+        assert found.w1 == pytest.approx(min(bounds.values()))
+        assert bounds[found.smoothing] == pytest.approx(found.w1)
+        best.add(found.smoothing)
+    assert len(best) == 2, best
+
+
+def test_a_smoothing_whose_gradients_are_too_rare_is_left_out():
+    generator = generators.single_layer(generators.gaussian_matrix(5, 1), "sign")
+    assert 0 < certificate(generator, np.ones((1, 5)), draws=200, seed=3).w1 < np.inf

@@ -497,3 +497,105 @@ def test_errors_of_the_rate_are_those_of_a_root(monkeypatch):
     assert row["distance"] == pytest.approx(0.025**0.5)
     assert row["distance_se"] == pytest.approx(0.015 / (2 * 0.025**0.5))
     assert len(set(seeds)) == 2
+
+
+def test_every_draw_of_the_rate_has_its_own_matrix_weights_and_teacher(monkeypatch):
+    seen = []
+
+    class Found(dict):
+        provenance = {"shape_squared": 0.1}
+
+    def spied(generator, model, student, teacher, *, seed, **options):
+        seen.append((generator.sample(2, 0)[1], student, teacher, seed))
+        return Found(sliced=type("Row", (), {"value": 0.1}))
+
+    monkeypatch.setattr(reproduce, "check", spied)
+    monkeypatch.setattr(reproduce, "certificate", lambda *_, **__: type("Bound", (), {"w1": 0.3}))
+    reproduce._at(reproduce.CASES[1], 20, 3, 5_000, 1, lambda _: None)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        for mine, theirs in zip(seen[one], seen[other], strict=True):
+            assert not np.allclose(mine, theirs)
+
+
+def test_small_and_full_rates_are_kept_apart(tmp_path, monkeypatch):
+    """One computed after the other does not find its rows, and each finds its own again."""
+    made = []
+
+    def row(case, N, draws, samples, workers, done):
+        made.append((N, draws, samples))
+        return {"case": case.name, "N": N, "distance": 1 / N, "distance_se": 0.01 / N, "sliced": 0.1, "bound": 1.0}
+
+    monkeypatch.setattr(reproduce, "_at", row)
+    monkeypatch.setattr("gaussequiv.report.figures.rate", lambda rows: None)
+    monkeypatch.setattr("gaussequiv.report.figures.save", lambda figure, path: None)
+    files = {small: reproduce.rate(tmp_path, 1, small, lambda *_: None)[1][0] for small in (True, False)}
+    assert files[True] != files[False]
+    assert len(made) == len(reproduce.CASES) * (3 + 6)
+    assert len({(draws, samples) for _, draws, samples in made}) == 2
+    for small, count in ((True, 12), (False, 24)):
+        assert reproduce.rate(tmp_path, 1, small, lambda *_: None)[1][0] == files[small]
+        assert len(json.loads(files[small].read_text())) == count
+    assert len(made) == len(reproduce.CASES) * (3 + 6)
+
+
+def test_scores_of_another_generator_in_the_same_folder_are_fitted_anew(tmp_path):
+    ours = score_of(SCORES, tmp_path)
+    other = {**SCORES, "generator": {**SCORES["generator"], "activation": "erf"}}
+    assert not np.allclose(score_of(other, tmp_path), ours)
+
+
+def test_a_saved_score_is_that_of_the_best_penalty(tmp_path, monkeypatch):
+    """Where theory finds another one for the same experiment, it is fitted anew."""
+    from gaussequiv import theory
+
+    fitted, best = [], iter((0.5, 0.5, 2.0))
+
+    def spied(problem, generator, *, penalty, **options):
+        fitted.append(penalty)
+        return np.full(40, penalty)
+
+    monkeypatch.setattr(simulation, "fit", spied)
+    monkeypatch.setattr(theory, "predict", lambda *_, **__: type("Curve", (), {"data": {"penalty": [next(best)]}}))
+    values = {**SCORES, "batch": {**SCORES["batch"], "penalty": "optimal"}}
+    run = run_of(values, tmp_path, BatchRun)
+    assert [checks_module._fitted(run, 2.0)[0] for _ in range(3)] == [0.5, 0.5, 2.0]
+    assert fitted == [0.5, 2.0]
+
+
+@pytest.mark.parametrize("output", ["logit", "probit"])
+def test_rows_have_teachers_with_the_labels_of_the_experiments(output, tmp_path, monkeypatch):
+    monkeypatch.setattr(simulation, "fit", lambda *_, **__: np.ones(40))
+    values = {**SCORES, "batch": {**SCORES["batch"], "loss": "logistic", "output": output}}
+    (_, teacher) = Checks.of(run_of(values, tmp_path, BatchRun)).beside["rows"]
+    assert (teacher.noise, teacher.output) == (0.3, output)
+
+
+def test_a_certificate_is_that_of_where_the_teacher_looks(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(checks_module, "certificate", lambda *_, teacher_on, **__: seen.append(teacher_on))
+    for on in ("inputs", "latents"):
+        values = {**SMALL, "learning": {"teacher_on": on}, "check": {"trained": [], "beside": []}}
+        assert Checks.of(run_of(values, tmp_path / on)).certificate is None
+    assert seen == ["inputs", "latents"]
+
+
+def test_families_are_those_of_the_seed_of_the_check(tmp_path):
+    def weights(seed):
+        check = {"trained": [], "beside": ["random", "ones"], "seed": seed}
+        found = Checks.of(run_of({**SMALL, "check": check}, tmp_path)).beside
+        return [found[name].weights for name in ("random", "ones")]
+
+    ours, other = weights(0), weights(1)
+    np.testing.assert_array_equal(weights(0), ours)
+    assert not np.allclose(other[0], ours[0])
+    np.testing.assert_array_equal(other[1], ours[1])
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-7])
+def test_small_inputs_have_all_families_and_data_sets_no_few_latents(scale, tmp_path):
+    """What is left out has a small share of the variance, whatever the unit of the inputs is."""
+    path = tmp_path / "data.npy"
+    np.save(path, (scale * np.random.default_rng(0).standard_normal((6_000, 50))).astype(np.float32))
+    checks = Checks.of(run_of({**SMALL, "generator": {"name": str(path)}, "check": {"trained": []}}, tmp_path))
+    assert {"ones", "top", "sparse"} <= set(checks.beside)
+    assert not any("latents only" in line for line in checks._warnings)

@@ -165,7 +165,10 @@ def certificate(
     of = learner(student, teacher, generator.input_dim, generator.latent_dim, teacher_on)
     F = matrix_of_signs(generator)
     if F is not None:
-        return min((_smoothed(F, eps, of, draws, inner, seed) for eps in SMOOTHINGS), key=lambda found: found.w1)
+        found = [bound for eps in SMOOTHINGS if (bound := _smoothed(F, eps, of, draws, inner, seed)) is not None]
+        if not found:
+            raise InputError(f"{draws} gradients are too few for the signs of {generator.name}; take more")
+        return min(found, key=lambda bound: bound.w1)
     return _of_gradients(generator, of, draws, inner, seed, progress)
 
 
@@ -373,12 +376,18 @@ def single_layer_of(generator: Generator) -> tuple[Array | None, Activation | No
     return module.layers[0].detach().cpu().double().numpy(), named(names[0])
 
 
-def _smoothed(F: Array, epsilon: float, of: Learner, draws: int, inner: int, seed: int) -> Certificate:
-    """The certificate of sign(F c) by that of erf(F c / (eps sqrt 2)) with rows of length one, and what lies between them."""
+def _smoothed(F: Array, epsilon: float, of: Learner, draws: int, inner: int, seed: int) -> Certificate | None:
+    """The certificate of sign(F c) by that of erf(F c / (eps sqrt 2)) with rows of length one, and what lies between them.
+
+    None where it is refused.
+    """
     length = np.linalg.norm(F, axis=1, keepdims=True)
     F = F / np.where(length > 0, length, 1.0)
     smooth = single_layer(F / epsilon, "erf")
-    found = _of_gradients(smooth, of, draws, inner, seed, smooth=True)
+    try:
+        found = _of_gradients(smooth, of, draws, inner, seed, smooth=True)
+    except InputError:
+        return None  # its steep gradients are too rare
     c = stream(seed, Purpose.CHECK, lane=LANE + 2).standard_normal((max(4 * draws, 4096), F.shape[1]))
     smoothly = smooth.push(torch.from_numpy(c)).double().numpy()
     fields = [of.local_fields(c, x) for x in (np.sign(c @ F.T), smoothly)]
