@@ -1046,7 +1046,7 @@ def test_the_error_rejects_gaussian_fields_at_the_level():
 # --- what survived mutants ---
 
 
-def key_of(**changes):
+def question(**changes):
     given = {
         "samples": 20_000,
         "seed": 0,
@@ -1058,7 +1058,11 @@ def key_of(**changes):
     } | changes
     of = learner(given["student"], given["teacher"], 6, given["generator"].latent_dim, given["on"])
     means = np.full(6, given["mean"]), np.zeros(given["generator"].latent_dim)
-    return Pass(given["generator"], {"a": of}, means, given["samples"], given["seed"])._key()
+    return Pass(given["generator"], {"a": of}, means, given["samples"], given["seed"])
+
+
+def key_of(**changes):
+    return question(**changes)._key()
 
 
 KEYS = {
@@ -1077,6 +1081,12 @@ KEYS = {
 def test_sums_of_another_question_are_not_found(kind):
     assert key_of(**KEYS[kind]) != key_of()
     assert key_of(samples=30_000) == key_of()  # more of the same chunks go on
+
+
+@pytest.mark.parametrize("kind", KEYS)
+def test_questions_with_one_folder_have_their_own_sums(kind, tmp_path):
+    question(**KEYS[kind]).run(1, None, tmp_path)
+    same(question().run(1, None, tmp_path), question().run(1, None))
 
 
 def test_data_sets_are_known_by_all_their_rows():
@@ -1217,3 +1227,113 @@ def test_a_linear_student_of_a_bent_teacher_sees_more_than_moments():
     student, teacher = ge.TwoLayer.random(2, 6, "linear", 1), ge.TwoLayer.random(2, 6, "erf", 2)
     assert not learner(student, teacher, 6, 6, "latents").quadratic
     assert learner(student, ge.TwoLayer.random(2, 6, "linear", 2), 6, 6, "latents").quadratic
+
+
+def test_errors_of_the_covariance_of_a_model_make_distances_smaller_and_wider():
+    """As those of its means do: a quarter of their sum of squares about their mean, and the jackknife's spread."""
+    sums, _, C = gaussian_sums(mean=0.2)
+    exact = equivalence._moments(sums, equivalence.Prediction(C, np.zeros((0, 2, 2)), np.zeros((0, 2))), 0.05)
+    same = equivalence._moments(sums, equivalence.Prediction(C, np.array(16 * [1.1 * C]), np.zeros((16, 2))), 0.05)
+    assert (same.value, same.low, same.high) == pytest.approx((exact.value, exact.low, exact.high), rel=1e-6)
+    changes = 0.01 * np.random.default_rng(0).standard_normal((16, 2, 2))
+    covariances = C + changes + np.swapaxes(changes, 1, 2)
+    found = equivalence._moments(sums, equivalence.Prediction(C, covariances, np.zeros((16, 2))), 0.05)
+    off = np.linalg.solve(C, covariances - covariances.mean(axis=0))
+    expected = 15 / 16 * np.trace(off @ off, axis1=1, axis2=2).sum() / 4
+    assert exact.value**2 - found.value**2 == pytest.approx(expected, rel=1e-6)
+
+    u = np.concatenate(sums.kept_groups()) @ sums.pilot.B.T
+    solved = np.linalg.solve(covariances, u.T @ u / len(u)) - np.eye(2)
+    values = u.mean(axis=0) @ np.linalg.solve(covariances, u.mean(axis=0)).T + np.trace(solved @ solved, 0, 1, 2) / 4
+    halves = [(row.high**2 - row.value**2) / stats.t.ppf(0.975, 15) for row in (found, exact)]
+    spread = sqrt(15 / 16 * np.sum((values - values.mean()) ** 2))
+    assert sqrt(halves[0] ** 2 - halves[1] ** 2) == pytest.approx(spread, rel=0.02)
+
+
+def by_hand(of, u, G=16):
+    """Averages beside those of Gaussian fields without the jackknife's bias, its errors, and the Gaussian averages."""
+
+    def difference(u):
+        f, C = of.functionals(u), np.cov(u, rowvar=False, bias=True)
+        slope = np.linalg.solve(C, (u - u.mean(axis=0)).T @ f / len(u)).T
+        return f.mean(axis=0) - slope @ u.mean(axis=0) - of.gaussian(C)
+
+    members = np.array_split(np.arange(len(u)), G)
+    full, left = difference(u), np.array([difference(np.delete(u, some, axis=0)) for some in members])
+    errors = np.sqrt((G - 1) / G * ((left - left.mean(axis=0)) ** 2).sum(axis=0))
+    return G * full - (G - 1) * left.mean(axis=0), errors, of.gaussian(np.cov(u, rowvar=False, bias=True))
+
+
+def test_effects_are_jackknives_by_hand():
+    """Of the error, and of the drift: the mean square of what either layer's is off, relative to it, less the noise."""
+    rng = np.random.default_rng(22)
+    of = learner(*networks("tanh", "erf"), 30, 12, "latents")
+    u = rng.gamma(1.0, size=(800, 4)) @ rng.standard_normal((4, 4))
+    u -= u.mean(axis=0) + 0.05
+    rows = {row.name: row for row in equivalence._effects(sums_of(of, u), of, None, 0.01)}
+    value, error, gaussian = by_hand(of, u)
+    half = stats.t.ppf(0.975, 15) * error[0]
+    ours = [rows["error"].value, rows["error"].low, rows["error"].high]
+    np.testing.assert_allclose(ours, (value[0] + np.array([0, -half, half])) / gaussian[0], rtol=1e-6)
+    square = 0.0
+    for layer in (slice(1, 9), slice(9, 11)):  # of two units: weights of four fields, and readouts
+        square += (value[layer] @ value[layer] - error[layer] @ error[layer]) / np.sum(gaussian[layer] ** 2) / 2
+    assert rows["drift"].value == pytest.approx(sqrt(square), rel=1e-6)
+
+
+def test_means_are_those_of_other_samples_than_the_check_looks_at():
+    drawn = []
+
+    def noted(n, rng):
+        x = rng.standard_normal((n, 3))
+        drawn.append(x[0, 0])
+        return x
+
+    check(Law(noted), None, np.eye(3), samples=5_000)
+    means = equivalence.MEANS // 1_024
+    first, rest = drawn[1 : 1 + means], drawn[1 + means :]  # `Law` draws once for its sizes
+    assert len(set(first)) == means
+    assert len(set(rest)) == 16
+    assert not set(first) & set(rest)
+
+
+def test_a_question_that_was_answered_is_read(tmp_path):
+    whole, seen = a_pass(5_000).run(1, None, tmp_path), []
+    (file,) = tmp_path.iterdir()
+    written = file.stat().st_mtime_ns
+    same(a_pass(5_000).run(1, lambda done, of: seen.append(done), tmp_path), whole)
+    assert not seen
+    assert file.stat().st_mtime_ns == written
+
+
+def test_sums_are_not_those_of_another_name(tmp_path):
+    of = learner(np.ones((1, 30)), None, 30, 12, "latents")
+    for name in ("a", "b"):
+        assert list(a_pass(5_000, **{name: of}).run(1, None, tmp_path)) == [name]
+
+
+@pytest.mark.parametrize("spread", [1e-4, 1e-8])
+def test_fields_that_vary_little_beside_their_mean_vary(spread):
+    u = 3 + spread * np.random.default_rng(0).standard_normal((1_000, 2))
+    y = u @ Pilot.of(u).P.T
+    np.testing.assert_allclose(np.cov(y, rowvar=False, bias=True), np.eye(2), atol=1e-5)
+
+
+def test_fields_of_inputs_with_large_means_are_exact():
+    """A float32 of 1e6 is known to 1/16."""
+    x = np.random.default_rng(0).standard_normal((64, 30))
+    mean = np.full(30, 1e6)
+    generator = Law(lambda n, rng: mean + x[:n], D=12)
+    of = learner(*networks(), 30, 12, "latents")
+    (u,) = Pass(generator, {"a": of}, (mean, mean[:12]), 5_000, 0)._fields(0, 64)
+    np.testing.assert_allclose(u, of.local_fields(x[:, :12], x), atol=1e-8)
+
+
+@pytest.mark.parametrize("most", [300, 500])
+def test_of_parts_that_merge_the_first_samples_are_kept(most, monkeypatch):
+    of = learner(np.ones((2, 30)), None, 30, 12, "latents")
+    u = np.random.default_rng(0).standard_normal((200, 2))
+    half = sums_of(of, u)
+    monkeypatch.setattr(fields.sliced, "MOST", most)
+    kept = np.concatenate([rows for _, rows in (half + half + half).kept]) @ half.pilot.B.T
+    np.testing.assert_allclose(kept, np.concatenate([u, u, u])[:most], atol=1e-12)

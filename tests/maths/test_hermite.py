@@ -327,3 +327,23 @@ def test_the_jackknife_of_a_mean_is_exact():
         assert found.bias == pytest.approx(0, abs=1e-12)
         square = jackknife(np.array(x.mean() ** 2), left**2)
         assert square.bias == pytest.approx(x.var(ddof=1) / G)
+
+
+def test_moments_of_an_estimated_gaussian_are_rejected_at_the_level():
+    """Mean and covariance from as many samples as are held against them, which doubles the noise."""
+    rng = np.random.default_rng(16)
+    n, d = 1000, 3
+    noise = (d + d * (d + 1) / 4) / n
+    rejected = []
+    for _ in range(250):
+        y, z = rng.standard_normal((2, n, d))
+        found = hermite.moments(parts(y, 8), np.cov(z, rowvar=False), noise, z.mean(axis=0))
+        rejected.append(found.p < 0.05)
+    assert abs(np.mean(rejected) - 0.05) < 4 * sqrt(0.05 * 0.95 / 250)
+
+
+def test_pairs_within_a_group_do_not_count():
+    """With three groups they are a third of all pairs; normal scores of the p-values have variance one all the same."""
+    rng = np.random.default_rng(17)
+    p = [hermite.moments(parts(rng.standard_normal((600, 8)), 3), np.eye(8)).p for _ in range(800)]
+    assert np.var(stats.norm.isf(p)) == pytest.approx(1, abs=4 * sqrt(2 / 800))
