@@ -1,4 +1,4 @@
-"""The two ways in which a call can fail, the user's input or the machine, and the checks of plain numbers."""
+"""The two ways in which a call can fail, the user's input or the machine, and the checks of plain arguments."""
 
 import math
 import numbers
@@ -40,6 +40,17 @@ def number(name: str, value: Any, *, positive: bool = False, negative: bool = Fa
         kind = "positive finite number" if positive else "finite number" if negative else "non-negative finite number"
         raise InputError(f"{name}={value!r}; expected a {kind}")
     return float(value)
+
+
+def callback(value: Any) -> None:
+    """Refuse a `progress` that is neither a function nor left out."""
+    if not (value is None or callable(value)):
+        raise InputError(f"progress={value!r}; expected a function of (done, in all)")
+
+
+def detached(value: Any) -> Any:
+    """A tensor, of any device and with a gradient, as an array; anything else as it is."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
 def a_kind(value: Any) -> str:

@@ -375,8 +375,7 @@ def test_what_smoothing_changes_is_the_distance_and_the_variance():
     assert found.tv == 1.0
 
 
-def test_the_matrix_of_two_fields_is_symmetrised():
-    """For the sum over i and j of Var T_ij, of two fields whose T_12 and T_21 differ: half of each."""
+def test_the_joint_sum_has_the_products_of_two_fields_twice():
     generator = of(lambda c: torch.stack([c[:, 0] * c[:, 1], c[:, 1] * c[:, 2]], dim=1), 3)
     found = [certificate(generator, np.eye(2) * sqrt(2), draws=500, seed=seed).joint for seed in range(10)]
     # T_11 = (c_1^2 + c_2^2) / 2, T_22 = (c_2^2 + c_3^2) / 2, T_12 = T_21 = c_1 c_3 / 2

@@ -412,6 +412,7 @@ def score_of(values, folder):
 def test_scores_are_fitted_at_the_middle_penalty_and_found_by_all_that_they_depend_on(tmp_path):
     ours = score_of(SCORES, tmp_path)
     run = run_of(SCORES, tmp_path, BatchRun)
+    assert "note: the penalty at alpha = 2 is 1" in Checks.of(run).bounds
     expected = simulation.fit(run.problem, run.generator, alpha=2.0, penalty=1.0, seed=3)
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
     changes = ({"check": {**SCORES["check"], "seed": 4}}, {"batch": {**SCORES["batch"], "penalty": 2.0}})
@@ -558,7 +559,8 @@ def test_a_saved_score_is_that_of_the_best_penalty(tmp_path, monkeypatch):
     monkeypatch.setattr(theory, "predict", lambda *_, **__: type("Curve", (), {"data": {"penalty": [next(best)]}}))
     values = {**SCORES, "batch": {**SCORES["batch"], "penalty": "optimal"}}
     run = run_of(values, tmp_path, BatchRun)
-    assert [checks_module._fitted(run, 2.0)[0] for _ in range(3)] == [0.5, 0.5, 2.0]
+    found = [checks_module._fitted(run, 2.0, checks_module._penalty(run, 2.0))[0] for _ in range(3)]
+    assert found == [0.5, 0.5, 2.0]
     assert fitted == [0.5, 2.0]
 
 

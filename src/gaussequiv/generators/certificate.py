@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaussequiv.errors import InputError, integer
+from gaussequiv.errors import InputError, callback, detached, integer
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.learners import Learner, learner
 from gaussequiv.generators.zoo import TORCH_ACTIVATIONS, Dense, single_layer
@@ -48,11 +48,8 @@ CERTAIN = 1.96
 ANGLE, TOGETHER = 0.5, 512  # of ways between latents, and the gradients that are found together
 PANELS, ENOUGH, FEW = (1, 3, 9, 27, 81), 9, 96  # of a way; those of all ways, and how many ways have more
 SURE = 4.0  # standard errors
-LEFT, SMALL, MUCH = (
-    0.01,
-    0.05,
-    0.5,
-)  # the largest share unseen; and beside the bound one that does not matter, and one that does
+LEFT = 0.01  # the largest share unseen
+SMALL, MUCH = 0.05, 0.5  # beside the bound, of which the one does not matter and the other does
 ROUNDINGS = 100  # in units of rounding, below which a rest is none
 W1 = float(np.sqrt(2 / np.pi))
 
@@ -162,6 +159,7 @@ def certificate(
     if generator.prior is not None:
         raise InputError(f"{generator.name} has latents with a prior; the certificate is for standard normal ones")
     draws, inner = integer("draws", draws, 50), integer("inner", inner)
+    callback(progress)
     of = learner(student, teacher, generator.input_dim, generator.latent_dim, teacher_on)
     F = matrix_of_signs(generator)
     if F is not None:
@@ -479,8 +477,8 @@ def norm_bound(F: Any, activation: "str | Activation", weights: Any) -> NormBoun
 
     """
     try:
-        F, w = np.asarray(F, dtype=float), np.asarray(weights, dtype=float)
-    except (TypeError, ValueError) as error:
+        F, w = (np.asarray(detached(given), dtype=float) for given in (F, weights))
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"F and the weights are arrays of numbers ({error})") from error
     if F.ndim != 2 or w.shape != (len(F),):
         raise InputError(f"F has shape {F.shape} and the weights {w.shape}; expected (N, D) and (N,)")

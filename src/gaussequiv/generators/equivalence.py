@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from gaussequiv.errors import InputError, a_kind, integer, number
+from gaussequiv.errors import InputError, a_kind, callback, integer, number
 from gaussequiv.generators.conformance import checked_sample
 from gaussequiv.generators.datasets import Dataset
 from gaussequiv.generators.fields import FieldSums, Pass
 from gaussequiv.generators.generator import Generator
 from gaussequiv.generators.learners import Learner, learner
 from gaussequiv.generators.plan import CHUNK
-from gaussequiv.generators.verdicts import Finding, Verdict, adjusted, needed
+from gaussequiv.generators.verdicts import Finding, Verdict, adjusted, enough
 from gaussequiv.maths import hermite, sliced
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.hermite import Powers, Squared
@@ -143,7 +143,9 @@ def check_families(
             raise InputError(f"{generator.name} has {len(generator)} samples; expected {LEAST} at least for a check")
         samples = min(samples, len(generator))
     tolerance, effect = number("tolerance", tolerance, positive=True), number("effect", effect, positive=True)
-    if not isinstance(students, Mapping) or not students:
+    if not isinstance(students, Mapping):
+        raise InputError(f"the students are {a_kind(students)}; expected them by name, such as {{'mine': student}}")
+    if not students:
         raise InputError("there is no student; expected at least one, by its name, such as {'mine': student}")
     learners = {}
     for name, given in students.items():
@@ -152,8 +154,7 @@ def check_families(
         own, taught = given if isinstance(given, tuple) else (given, teacher)
         learners[name] = learner(own, taught, N, D, teacher_on)
     means = _first_means(generator) if model is None else (model.mean_x, model.mean_c)
-    if not (progress is None or callable(progress)):
-        raise InputError(f"progress={progress!r}; expected a function of (samples done, samples in all)")
+    callback(progress)
     if not (folder is None or isinstance(folder, str | Path)):
         raise InputError(f"folder={folder!r}; expected a path")
     path = None if folder is None else Path(folder)
@@ -232,7 +233,6 @@ def _verdict(
         error = float(sums.functionals.sum(axis=0)[0] / total.count)
         rows += _effects(sums, of, model, effect)
     rows = adjusted(rows)
-    decisive = max((needed(row, total.count) for row in rows if row.decides == "both"), default=0.0)
     y = np.concatenate(sums.kept_groups())
     u = y @ B.T
     return Verdict(
@@ -244,7 +244,7 @@ def _verdict(
         error,
         direction.projections,
         (u - u.mean(axis=0)) / u.std(axis=0),
-        decisive,
+        enough(rows, total.count),
         {
             "seed": seed,
             "samples": total.count,

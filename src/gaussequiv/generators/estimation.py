@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaussequiv.errors import InputError, a_kind, integer, number
+from gaussequiv.errors import InputError, a_kind, callback, integer, number
 from gaussequiv.generators.collection import LARGE, Collection, Folder, all_of
 from gaussequiv.generators.conformance import require_a_map
 from gaussequiv.generators.datasets import Dataset
@@ -103,6 +103,7 @@ def estimate(
         StorageError: a folder that cannot be written; workers that die again and again.
 
     """
+    callback(progress)
     if isinstance(generator, Dataset):
         return _exact(generator, progress)
     estimation = Estimation.of(generator, samples, seed, products, folder)
@@ -134,6 +135,7 @@ def estimate_shard(
     computed twice.
     """
     i, n = checked_shard(shard)
+    callback(progress)
     if isinstance(generator, Dataset):
         raise InputError("a data set has no shards: its moments are exact, in one pass")
     estimation = Estimation.of(generator, samples, seed, products, folder, (i, n))

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, ndtr
 
-from gaussequiv.errors import InputError, a_kind
+from gaussequiv.errors import InputError, a_kind, detached
 from gaussequiv.maths import quadruples
 from gaussequiv.maths.activations import Linear
 from gaussequiv.maths.averages import Array
@@ -302,10 +302,11 @@ def _weights(name: str, given: Any, dim: int, of: str) -> Array:
     if given is None:
         return np.zeros((0, dim))
     try:
-        if np.iscomplexobj(getattr(given, "weights", given)):
-            raise TypeError
-        rows = np.atleast_2d(np.asarray(getattr(given, "weights", given), dtype=float))
-    except (TypeError, ValueError, RuntimeError) as error:  # the last one of tensors with a gradient
+        array = np.asarray(detached(getattr(given, "weights", given)))
+        if np.iscomplexobj(array):
+            raise TypeError("it is complex")
+        rows = np.atleast_2d(array.astype(float))
+    except (TypeError, ValueError, RuntimeError) as error:  # the last one of lists of tensors
         raise InputError(
             f"the {name} is {a_kind(given)} that gives no array ({error}); expected a network, a perceptron, or an array of "
             "weights"
@@ -314,6 +315,8 @@ def _weights(name: str, given: Any, dim: int, of: str) -> Array:
         raise InputError(
             f"the {name}'s weights have shape {rows.shape}; expected (units, {dim}), one a number of the {of}"
         )
+    if not len(rows):
+        raise InputError(f"the {name} has no units; expected one at least, or None where there is no {name}")
     if not np.isfinite(rows).all():
         raise InputError(f"the {name}'s weights hold a NaN or an infinity")
     if not rows.any(axis=1).all():

@@ -1,6 +1,6 @@
 """What a check of the equivalence says: statistics with intervals and tolerances, and the verdict that follows from them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from importlib import import_module
@@ -115,11 +115,7 @@ class Verdict:
     @property
     def word(self) -> Word:
         """Consistent, violated or inconclusive."""
-        deciding = [finding for finding in self.findings if finding.decides != "nothing"]
-        if any(finding.word is Word.VIOLATED for finding in deciding):
-            return Word.VIOLATED
-        both = [finding for finding in deciding if finding.decides == "both"]
-        return Word.CONSISTENT if all(finding.word is Word.CONSISTENT for finding in both) else Word.INCONCLUSIVE
+        return word(self.findings)
 
     @property
     def violated(self) -> bool:
@@ -148,30 +144,29 @@ class Verdict:
         if self.error_name:
             e = self["error"]
             effect = (
-                f"; it moves the {self.error_name} by {100 * e.value:.2g} % [{100 * e.low:.2g}, {100 * e.high:.2g}]"
+                f"; the {self.error_name} is {100 * e.value:.2g} % [{100 * e.low:.2g}, {100 * e.high:.2g}] off that of "
+                "Gaussian fields"
             )
         match self.word:
             case Word.CONSISTENT:
-                harm = (
-                    "measurably non-Gaussian, harmless" if self.measurable else "no departure from a Gaussian is seen"
-                )
+                harm = "no departure from a Gaussian is seen"
+                if self.measurable:
+                    harm = f"measurably non-Gaussian, {'harmless' if self.error_name else 'within the tolerance'}"
             case Word.VIOLATED:
                 bad = [f.name for f in self.findings if f.decides != "nothing" and f.word is Word.VIOLATED]
                 harm = f"beyond tolerance: {', '.join(bad)}"
                 if self.error_name and self["error"].word is Word.CONSISTENT and not {"error", "moved"} & set(bad):
                     harm += f", which the {self.error_name} does not feel"
             case _:
-                more = (
-                    f"about {_rounded(self.needed)} samples would decide"
-                    if self.needed < DECIDED
-                    else "it is at the tolerance, and no number of samples decides"
-                )
-                harm = f"{', '.join(f.name for f in self._open)} straddles its tolerance; {more}"
+                names = [f.name for f in self.findings if f.decides == "both" and f.word is Word.INCONCLUSIVE]
+                if self.needed < DECIDED:
+                    more = f"roughly {_rounded(self.needed)} samples would decide"
+                elif "sliced" in names:
+                    more = f"sliced sees {sliced.MOST:,} samples at most, which may not decide"
+                else:
+                    more = "it is at the tolerance, and no number of samples decides"
+                harm = f"{', '.join(names)} may be on either side of the tolerance; {more}"
         return f"{self.word.value}: {harm} ({distance}{effect}; {self.samples} samples)"
-
-    @property
-    def _open(self) -> list[Finding]:
-        return [f for f in self.findings if f.decides == "both" and f.word is Word.INCONCLUSIVE]
 
     def __str__(self) -> str:
         head = f"{self.sentence}\n  {self.source}, weights: {self.name}"
@@ -193,6 +188,27 @@ def adjusted(rows: list[Finding]) -> list[Finding]:
         largest = max(largest, min((len(tests) - i) * row.p, 1.0))
         p_holm[row.name] = largest
     return [replace(row, p_holm=p_holm.get(row.name, np.nan)) for row in rows]
+
+
+def word(rows: Sequence[Finding]) -> Word:
+    """Violated if one of them is, consistent if all are that decide both."""
+    deciding = [row for row in rows if row.decides != "nothing"]
+    if any(row.word is Word.VIOLATED for row in deciding):
+        return Word.VIOLATED
+    both = [row for row in deciding if row.decides == "both"]
+    return Word.CONSISTENT if all(row.word is Word.CONSISTENT for row in both) else Word.INCONCLUSIVE
+
+
+def enough(rows: Sequence[Finding], n: int) -> float:
+    """Samples after which one of those that seem beyond their tolerances is; if none seems so, after which all are within."""
+    if word(rows) is not Word.INCONCLUSIVE:
+        return 0.0
+    beyond = [
+        row for row in rows if row.tolerance is not None and row.decides != "nothing" and abs(row.value) > row.tolerance
+    ]
+    if beyond:
+        return min(needed(row, n) for row in beyond)
+    return max(needed(row, n) for row in rows if row.decides == "both")
 
 
 def needed(row: Finding, n: int) -> float:

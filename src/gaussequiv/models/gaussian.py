@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from gaussequiv.errors import InputError, integer
+from gaussequiv.errors import InputError, detached, integer
 from gaussequiv.maths.activations import Activation, activation
 from gaussequiv.maths.averages import Array
 from gaussequiv.maths.jackknife import Spread, jackknife
@@ -377,10 +377,11 @@ def _matrix(name: str, value: Any, *, empty: bool = False) -> Array:
 
 def _array(name: str, value: Any) -> Array:
     try:
+        value = detached(value)
         if np.iscomplexobj(value):
             raise InputError(f"{name} is complex; expected real numbers")
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last one of lists of tensors
         raise InputError(f"{name} is not an array of numbers ({error})") from error
     if not np.isfinite(array).all():
         raise InputError(f"{name} holds a NaN or an infinity; expected finite numbers")

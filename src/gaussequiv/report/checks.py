@@ -1,6 +1,7 @@
 """The check of an experiment: verdicts for its student as it begins and as it is trained, and for other weights beside."""
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -40,6 +41,7 @@ class Checks:
         deciding: students by name: as it begins, and as training leaves it.
         beside: families of weights.
         teacher: that they have, or None if it has no fields.
+        notes: how the students came about.
 
     """
 
@@ -47,6 +49,7 @@ class Checks:
     deciding: Mapping[str, Any]
     beside: Mapping[str, Any]
     teacher: Any
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, run: Run | BatchRun) -> "Checks":
@@ -72,7 +75,9 @@ class Checks:
             raise InputError(
                 "check.trained is empty, and in full batch there is no other student; give values of alpha"
             )
-        students = {f"trained at alpha = {a:.12g}": _fitted(run, a) for a in run.experiment.check.trained}
+        penalties = {a: _penalty(run, a) for a in run.experiment.check.trained}
+        students = {f"trained at alpha = {a:.12g}": _fitted(run, a, penalty) for a, penalty in penalties.items()}
+        notes = tuple(f"the penalty at alpha = {a:.12g} is {penalty:.4g}" for a, penalty in penalties.items())
         on_latents = teacher is not None and run.experiment.teacher_on("batch") == "latents"
         beside: dict[str, Any] = {}
         for name, given in _families(run, 1, rows=on_latents).items():
@@ -83,7 +88,7 @@ class Checks:
                     beside[name] = W[0], Perceptron(B[0], teacher.output, teacher.noise)
                 case TwoLayer() if B is not None:
                     beside[name] = W[0], TwoLayer(B, np.ones(1), teacher.activation)
-        return cls(run, students, beside, teacher)
+        return cls(run, students, beside, teacher, notes)
 
     @property
     def _on(self) -> str:
@@ -172,7 +177,7 @@ class Checks:
 
     @property
     def _warnings(self) -> list[str]:
-        found, D = [], self.run.model.latent_dim
+        found, D = list(self.notes), self.run.model.latent_dim
         if 0 < D < FEW:
             found.append(f"there are {D} latents only: fields stay non-Gaussian however large N is")
         if self.structure["largest eigenvalue / trace"] > LARGEST:
@@ -217,6 +222,9 @@ class Checks:
         atomic_write_text(numbers, json.dumps(self.values, indent=1, sort_keys=True) + "\n")
         drawn = {name: figures.verdict(self.verdicts[name]) for name in self.deciding}
         paths = []
+        for old in folder.glob(f"check{suffix}-*.png"):
+            if re.fullmatch(rf"check{suffix}-\d+\.png", old.name):
+                old.unlink()  # of a check of other students
         for number, figure in enumerate(drawn.values()):
             paths.append(folder / f"check{suffix}-{number + 1}.png")
             figures.save(figure, paths[-1])
@@ -280,19 +288,21 @@ def _families(run: Run | BatchRun, units: int, *, rows: bool) -> dict[str, Weigh
     return {name: found[name] for name in e.beside if name in found}
 
 
-def _fitted(run: BatchRun, alpha: float) -> Array:
-    """The weights of the minimum at a sample complexity, at the penalty of the experiment, the middle one of several."""
-    from gaussequiv import simulation
-
-    given, seed = run.experiment.batch.penalty, run.experiment.check.seed
-    penalties = given if isinstance(given, tuple) else (given,)
-    middle = penalties[len(penalties) // 2]
-    if isinstance(middle, str):  # "optimal"
+def _penalty(run: BatchRun, alpha: float) -> float:
+    """That of the experiment, the middle one of several, or the best one in theory."""
+    given = run.experiment.batch.penalty
+    if isinstance(given, str):  # "optimal"
         from gaussequiv.theory import predict
 
-        penalty = float(predict(run.problem, alpha=[alpha], penalty="optimal", band=False).data["penalty"][0])
-    else:
-        penalty = middle
+        return float(predict(run.problem, alpha=[alpha], penalty="optimal", band=False).data["penalty"][0])
+    return given[len(given) // 2] if isinstance(given, tuple) else given
+
+
+def _fitted(run: BatchRun, alpha: float, penalty: float) -> Array:
+    """The weights of the minimum at a sample complexity and a penalty."""
+    from gaussequiv import simulation
+
+    seed = run.experiment.check.seed
     key = run.key_of("generator", "estimate", "features", "batch")
     path = run.folder / f"score-at-{alpha:.12g}.safetensors"
     with suppress(DamagedError):

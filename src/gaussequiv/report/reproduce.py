@@ -82,7 +82,7 @@ def rate(out: Path, workers: int, small: bool, report: Report) -> tuple[list[str
         slope, error = _slope(mine)
         shown += [{**row, "slope": slope, "law": case.law} for row in mine]
         lines.append(f"{case.name}: distance falls as N^{slope:.2f} +- {error:.2f} (expected {case.law:g})")
-    path = out / "rate.png"
+    path = out / ("rate-small.png" if small else "rate.png")
     figures.save(figures.rate(shown), path)
     return lines, [kept, path]
 

@@ -32,7 +32,7 @@ def verdict(found: Verdict) -> Figure:
         worst.set(title="worst direction")
         _quantiles(quantiles, found.projections)
         _bars(bars, found)
-        figure.suptitle(f"{found.source}, weights: {found.name}: {found.word.value}", color=OF_WORD[found.word])
+        figure.suptitle(f"{found.word.value}: {found.source}, weights: {found.name}", color=OF_WORD[found.word])
         return figure
 
 
@@ -69,14 +69,16 @@ def _bars(panel: Any, found: Verdict) -> None:
     if any(row.low < 0 for row in rows):
         panel.axvline(-1, color="black", lw=0.8)
     panel.set_yticks(range(len(rows)), [row.name for row in rows])
-    panel.invert_yaxis()
+    panel.set_ylim(len(rows) - 0.5, -0.5)
+    label = "in units of the tolerance"
     if max((abs(row.high) / (row.tolerance or 1) for row in rows), default=0) > 5:
+        label += ", logarithmic beyond 1"
         panel.set_xscale("symlog", linthresh=1.0)
         low, high = panel.get_xlim()
-        ticks = [tick for tick in (-100, -10, -1, 0, 1, 2, 5, 10, 20, 50, 100, 1000) if low <= tick <= high]
+        ticks = [tick for tick in (-100, -10, -1, 0, 1, 2, 5, 10, 30, 100, 1000) if low <= tick <= high]
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
         panel.xaxis.set_minor_locator(mpl.ticker.NullLocator())
-    panel.set(xlabel="in units of the tolerance", title="distances and effects, 95 % intervals")
+    panel.set(xlabel=label, title="distances and effects, 95 % intervals")
 
 
 def rate(rows: Sequence[Mapping[str, Any]]) -> Figure:
