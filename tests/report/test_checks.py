@@ -601,3 +601,15 @@ def test_small_inputs_have_all_families_and_data_sets_no_few_latents(scale, tmp_
     checks = Checks.of(run_of({**SMALL, "generator": {"name": str(path)}, "check": {"trained": []}}, tmp_path))
     assert {"ones", "top", "sparse"} <= set(checks.beside)
     assert not any("latents only" in line for line in checks._warnings)
+
+
+def test_figures_of_students_that_are_gone_are_removed(tmp_path):
+    values = {**SMALL, "check": {"samples": 5_000, "gradients": 0, "trained": [], "beside": []}}
+    checks = Checks.of(run_of(values, tmp_path))
+    folder = checks.run.folder
+    folder.mkdir(exist_ok=True)
+    for name in ("check-1.png", "check-2.png", "check-10.png", "check-batch-1.png", "check-mine.png"):
+        (folder / name).write_bytes(b"old")
+    checks.write()
+    assert {path.name for path in folder.glob("*.png")} == {"check-1.png", "check-batch-1.png", "check-mine.png"}
+    assert (folder / "check-1.png").stat().st_size > 3
