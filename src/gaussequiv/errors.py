@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from pathlib import Path
 from typing import Any
 
 
@@ -46,6 +47,13 @@ def callback(value: Any) -> None:
     """Refuse a `progress` that is neither a function nor left out."""
     if not (value is None or callable(value)):
         raise InputError(f"progress={value!r}; expected a function of (done, in all)")
+
+
+def folder_path(value: Any) -> Path:
+    """A folder as a path; refuses what is none, and the empty one, which would be the folder one happens to be in."""
+    if not isinstance(value, str | Path) or value == "":
+        raise InputError(f"folder={value!r}; expected the path of a folder, such as 'fields'")
+    return Path(value)
 
 
 def detached(value: Any) -> Any:

@@ -140,7 +140,7 @@ DAMAGED = {
     "words": "is an array of dtype <U1; expected real numbers",
     "complex numbers": "is an array of dtype complex64; expected real numbers",
     "ragged lists": "is no array .*; expected samples of one shape",
-    "a NaN": "holds a NaN or an infinity",
+    "a NaN": "holds a NaN or an infinity in 1 of 300 samples, first in number 3;",
     "one sample": r"has shape \(1, 12\); expected \(n, ...\), at least two samples",
     "a vector": r"has shape \(5,\)",
     "samples of nothing": r"has shape \(5, 0\)",

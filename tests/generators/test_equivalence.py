@@ -556,6 +556,20 @@ def test_what_is_not_a_number_decides_nothing():
     assert Finding("shape", np.nan, np.nan, np.nan, 0.05, np.nan).word is Word.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    ("p", "p_holm", "ending"),
+    [
+        (np.nan, np.nan, "consistent"),
+        (0.04, np.nan, "p = 0.04"),
+        (1.23e-5, 0.5, "p = 1.2e-05 (Holm 0.5)"),
+        (0.0, 1e-200, "p < 1e-300 (Holm 1e-200)"),
+        (0.0, 0.0, "p < 1e-300 (Holm < 1e-300)"),
+    ],
+)
+def test_p_values_that_are_no_numbers_any_more_say_so(p, p_holm, ending):
+    assert str(Finding("shape", 0.01, 0.0, 0.02, 0.05, p, p_holm)).endswith(ending)
+
+
 @pytest.mark.parametrize(("p_holm", "measurable"), [(0.04, True), (0.06, False)])
 def test_measurable_is_what_all_tests_together_say(p_holm, measurable):
     """A p-value that is small among six is none."""
@@ -913,6 +927,19 @@ def test_of_a_data_set_hardly_a_sample_is_left_out(rows):
     data = generators.dataset(np.random.default_rng(0).standard_normal((rows, 3)))
     found = check(data, None, np.eye(3), samples=100_000)
     assert rows - 16 < found.samples <= rows
+
+
+def test_folders_that_are_no_paths_are_refused():
+    generator = generators.single_layer(generators.gaussian_matrix(3, 3), "erf")
+    for folder in ("", 3, b"folder"):
+        for make in (
+            lambda given: check(generator, None, np.eye(3), samples=5000, folder=given),
+            lambda given: generators.estimate(generator, 5000, folder=given),
+            lambda given: generators.estimate_shard(generator, 5000, (1, 2), given),
+            generators.merge,
+        ):
+            with pytest.raises(InputError, match=f"folder={folder!r}; expected the path of a folder"):
+                make(folder)
 
 
 def test_a_progress_that_is_no_function_is_refused():

@@ -201,6 +201,12 @@ def test_wrong_generators_are_refused_in_a_sentence(make, sentence):
         make()
 
 
+def test_a_file_of_data_is_not_a_generator(tmp_path):
+    np.save(tmp_path / "data.npy", np.zeros((3, 4)))
+    with pytest.raises(InputError, match=r"data\.npy holds data, not a generator; expected generators\.dataset\('"):
+        generators.load(tmp_path / "data.npy")
+
+
 def test_a_model_file_is_not_a_generator(tmp_path):
     ge.GaussianModel.isotropic(3).save(tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="is a model file; expected a gaussequiv generator file"):

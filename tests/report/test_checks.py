@@ -19,7 +19,7 @@ from gaussequiv.generators.verdicts import Word
 from gaussequiv.report import checks as checks_module
 from gaussequiv.report import reproduce
 from gaussequiv.report.batch_runs import BatchRun
-from gaussequiv.report.checks import Checks, structure
+from gaussequiv.report.checks import Checks, references, structure
 from gaussequiv.report.experiments import Run
 from gaussequiv.report.settings import Experiment
 from gaussequiv.theory import predict
@@ -59,10 +59,12 @@ def test_check_says_consistent_writes_its_page_and_exits_with_zero(tmp_path):
         "certificate: W1 <=",
         "sign smoothed",
         "norm-only bound: none",
-        "structure: N 200",
+        "structure, and for comparison:",
         "row coherence of F",
+        "random rows",
     ):
         assert word in done.stdout
+    assert lines[-2] == "in all: consistent (all 3 students)"
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {
         "check.json",
@@ -103,7 +105,8 @@ def test_check_says_violated_and_exits_with_one(tmp_path):
     assert done.stdout.startswith("violated: beyond tolerance")
     assert "there are 2 latents only" in done.stdout
     assert (tmp_path / "run" / "check.html").is_file()
-    assert "violated" in (tmp_path / "run" / "check.html").read_text()
+    assert "In all: violated (one student)" in (tmp_path / "run" / "check.html").read_text()
+    assert json.loads((tmp_path / "run" / "check.json").read_text())["word"] == "violated"
 
 
 @pytest.mark.parametrize(
@@ -336,9 +339,9 @@ def test_one_latent_has_no_columns_unless_they_are_asked_for(tmp_path):
 
 def test_a_mode_that_carries_the_variance_is_noted(tmp_path, monkeypatch):
     checks = Checks.of(run_of({**SMALL, "check": {**SMALL["check"], "gradients": 0, "trained": []}}, tmp_path))
-    assert not checks._warnings
+    assert not checks.remarks
     monkeypatch.setattr(checks_module, "LARGEST", 1e-3)
-    assert any("one mode carries" in line for line in checks._warnings)
+    assert any("one mode carries" in line for line in checks.remarks)
 
 
 # --- reproduce ---
@@ -412,7 +415,7 @@ def score_of(values, folder):
 def test_scores_are_fitted_at_the_middle_penalty_and_found_by_all_that_they_depend_on(tmp_path):
     ours = score_of(SCORES, tmp_path)
     run = run_of(SCORES, tmp_path, BatchRun)
-    assert "note: the penalty at alpha = 2 is 1" in Checks.of(run).bounds
+    assert "note: the penalty at alpha = 2 is 1" in Checks.of(run).remarks
     expected = simulation.fit(run.problem, run.generator, alpha=2.0, penalty=1.0, seed=3)
     np.testing.assert_allclose(ours, expected, rtol=1e-6)
     changes = ({"check": {**SCORES["check"], "seed": 4}}, {"batch": {**SCORES["batch"], "penalty": 2.0}})
@@ -465,21 +468,72 @@ def test_a_certificate_is_that_of_the_student_as_it_begins(tmp_path, monkeypatch
     assert (options["draws"], options["seed"]) == (77, 9)
 
 
-def test_one_student_that_is_violated_is_enough():
-    class Said:
-        def __init__(self, violated):
-            self.violated = violated
+CONSISTENT, VIOLATED, INCONCLUSIVE = Word.CONSISTENT, Word.VIOLATED, Word.INCONCLUSIVE
 
-    for words, expected in (((False, True), True), ((True, False), True), ((False, False), False)):
-        checks = Checks(None, dict.fromkeys("ab"), {}, None)
-        checks.__dict__["verdicts"] = {"a": Said(words[0]), "b": Said(words[1]), "beside": Said(True)}
-        assert checks.violated == expected
+
+@pytest.mark.parametrize(
+    ("words", "expected", "whose"),
+    [
+        ((CONSISTENT, VIOLATED), VIOLATED, "1 of 2 students: b"),
+        ((VIOLATED, INCONCLUSIVE), VIOLATED, "1 of 2 students: a"),
+        ((CONSISTENT, CONSISTENT), CONSISTENT, "all 2 students"),
+        ((INCONCLUSIVE,), INCONCLUSIVE, "one student"),
+        ((CONSISTENT, INCONCLUSIVE), INCONCLUSIVE, "1 of 2 students: b"),
+        ((INCONCLUSIVE, INCONCLUSIVE, CONSISTENT), INCONCLUSIVE, "2 of 3 students: a, b"),
+    ],
+)
+def test_the_word_of_an_experiment_is_the_worst_of_its_own_students(words, expected, whose):
+    class Said:
+        def __init__(self, word):
+            self.word = word
+
+    names = "abc"[: len(words)]
+    checks = Checks(None, dict.fromkeys(names), {}, None)
+    checks.__dict__["verdicts"] = {**dict(zip(names, map(Said, words), strict=True)), "beside": Said(VIOLATED)}
+    assert checks.word is expected
+    assert checks.violated == (expected is VIOLATED)
+    assert checks.summary == f"in all: {expected.value} ({whose})"
+
+
+@pytest.mark.parametrize("units", [1, 4])
+@pytest.mark.parametrize(("N", "D"), [(60, 30), (300, 40), (200, 800)])
+def test_what_is_usual_is_what_gaussian_weights_and_rows_have(N, D, units):
+    """The medians over draws, which scatter by some percent."""
+    draws = []
+    for seed in range(40):
+        F = generators.gaussian_matrix(N, D, seed=seed)
+        W = np.random.default_rng(seed).standard_normal((units, N))
+        draws.append(structure(ge.GaussianModel(np.eye(N), np.zeros((N, D))), W, F))
+    usual = references(draws[0], units)
+    for name in ("row coherence of F", "largest weight / sqrt(N)"):
+        number = float(usual[name].split()[-1])
+        assert number == pytest.approx(np.median([found[name] for found in draws]), rel=0.07)
+    ratios = [structure(ge.GaussianModel(np.eye(N), np.zeros((N, D))), W[:1])["participation ratio of the weights"]]
+    assert ratios[0] == pytest.approx(0.33, rel=0.35)
+    assert f"{1 / N:.2g}" in usual["participation ratio of the weights"]
+    assert draws[0]["effective rank"] == pytest.approx(float(usual["effective rank"].split()[-1]))
+    assert draws[0]["largest eigenvalue / trace"] == pytest.approx(1 / N)
+
+
+def test_sample_complexities_of_one_number_of_samples_are_refused(tmp_path):
+    values = {**BATCH, "check": {**BATCH["check"], "trained": [0.5, 2.0, 0.501]}}
+    with pytest.raises(InputError, match=r"alpha = 0\.5 and 0\.501 are both 100 samples for N = 200"):
+        Checks.of(run_of(values, tmp_path, BatchRun))
+
+
+def test_the_legend_names_students_and_teachers(tmp_path):
+    generator = generators.single_layer(generators.gaussian_matrix(60, 30), "relu")
+    rng = np.random.default_rng(0)
+    found = generators.check(generator, None, rng.standard_normal((2, 60)), rng.standard_normal((3, 30)), samples=5_000)
+    assert (found.units, found.marginals.shape[1]) == (2, 5)
+    names = [text.get_text() for text in found.plot().axes[0].get_legend().get_texts()]
+    assert names == ["student 1", "student 2", "teacher 1", "teacher 2", "teacher 3"]
 
 
 @pytest.mark.parametrize(("D", "few"), [(29, True), (30, False)])
 def test_few_latents_are_remarked(D, few, tmp_path):
     values = {**SMALL, "generator": {**SMALL["generator"], "latent_dim": D}, "check": {"trained": [], "beside": []}}
-    assert any("latents only" in line for line in Checks.of(run_of(values, tmp_path))._warnings) == few
+    assert any("latents only" in line for line in Checks.of(run_of(values, tmp_path)).remarks) == few
 
 
 def test_errors_of_the_rate_are_those_of_a_root(monkeypatch):
@@ -600,7 +654,7 @@ def test_small_inputs_have_all_families_and_data_sets_no_few_latents(scale, tmp_
     np.save(path, (scale * np.random.default_rng(0).standard_normal((6_000, 50))).astype(np.float32))
     checks = Checks.of(run_of({**SMALL, "generator": {"name": str(path)}, "check": {"trained": []}}, tmp_path))
     assert {"ones", "top", "sparse"} <= set(checks.beside)
-    assert not any("latents only" in line for line in checks._warnings)
+    assert not any("latents only" in line for line in checks.remarks)
 
 
 def test_figures_of_students_that_are_gone_are_removed(tmp_path):

@@ -53,8 +53,10 @@ class Dataset:
                 f"{self.name} has shape {data.shape}; expected (n, ...), at least two samples of some numbers"
             )
         if not np.isfinite(data).all():
+            bad = ~np.isfinite(data.reshape(len(data), -1)).all(axis=1)
             raise InputError(
-                f"{self.name} holds a NaN or an infinity; expected finite numbers, so leave those samples out"
+                f"{self.name} holds a NaN or an infinity in {bad.sum()} of {len(data)} samples, first in number "
+                f"{bad.argmax()}; expected finite numbers, so leave those samples out"
             )
         if (data == data[:1]).all():
             raise InputError(f"the {len(data)} samples of {self.name} are all the same; expected ones that vary")

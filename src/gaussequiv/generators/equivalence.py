@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from gaussequiv.errors import InputError, a_kind, callback, integer, number
+from gaussequiv.errors import InputError, a_kind, callback, folder_path, integer, number
 from gaussequiv.generators.conformance import checked_sample
 from gaussequiv.generators.datasets import Dataset
 from gaussequiv.generators.fields import FieldSums, Pass
@@ -155,9 +155,7 @@ def check_families(
         learners[name] = learner(own, taught, N, D, teacher_on)
     means = _first_means(generator) if model is None else (model.mean_x, model.mean_c)
     callback(progress)
-    if not (folder is None or isinstance(folder, str | Path)):
-        raise InputError(f"folder={folder!r}; expected a path")
-    path = None if folder is None else Path(folder)
+    path = None if folder is None else folder_path(folder)
     found = Pass(generator, learners, means, samples, integer("seed", seed, 0)).run(workers, progress, path)
     source = str(getattr(generator, "name", type(generator).__name__))
     predictions = dict.fromkeys(learners) if model is None else _predictions(model, learners)
@@ -244,6 +242,7 @@ def _verdict(
         error,
         direction.projections,
         (u - u.mean(axis=0)) / u.std(axis=0),
+        len(of.student),
         enough(rows, total.count),
         {
             "seed": seed,

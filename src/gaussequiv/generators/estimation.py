@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gaussequiv.errors import InputError, a_kind, callback, integer, number
+from gaussequiv.errors import InputError, a_kind, callback, folder_path, integer, number
 from gaussequiv.generators.collection import LARGE, Collection, Folder, all_of
 from gaussequiv.generators.conformance import require_a_map
 from gaussequiv.generators.datasets import Dataset
@@ -154,11 +154,12 @@ def merge(folder: str | Path, samples: int | None = None) -> GaussianModel:
         InputError: no such folder, or blocks that are missing.
 
     """
-    about = _about(Path(folder))
+    path = folder_path(folder)
+    about = _about(path)
     if samples is not None:
         about["samples"] = integer("samples", samples)
     plan, key = Plan(about["samples"]), str(about["key"])
-    estimation = Estimation(plan, None, about, Collection(Folder(Path(folder), key, kept=True)))
+    estimation = Estimation(plan, None, about, Collection(Folder(path, key, kept=True)))
     missing = estimation.collection.missing(estimation.plan)
     if missing:
         blocks = len(list(estimation.plan.blocks))
@@ -245,7 +246,7 @@ class Estimation:
             temporary = tempfile.TemporaryDirectory(prefix="gaussequiv-")
             path = temporary.name
         if path is not None:
-            folder = Folder(Path(path), _key(generator, seed, products))
+            folder = Folder(folder_path(path), _key(generator, seed, products))
             about["key"] = folder.key
             share = Plan(samples).share(shard) if shard is not None else None
         collection = Collection(folder, share=share)

@@ -14,6 +14,7 @@ from gaussequiv.maths import sliced
 from gaussequiv.maths.averages import Array
 
 LEVEL = 0.05
+SMALLEST = 1e-300  # of a p-value
 DECIDED = 1e9  # samples that nobody draws
 
 
@@ -73,13 +74,20 @@ class Finding:
         """Whether it is a change relative to the error, and no distance."""
         return self.name in ("error", "moved", "drift", "kurtosis")
 
+    @property
+    def p_values(self) -> tuple[str, str]:
+        """Its p-value and the adjusted one in two digits, nothing where there is none."""
+        return _digits(self.p), _digits(self.p_holm)
+
     def __str__(self) -> str:
         scale, unit = (100, " %") if self.relative else (1, "")
         text = f"{self.name:9} {scale * self.value:9.3g}{unit}  [{scale * self.low:.3g}, {scale * self.high:.3g}]{unit}"
         if self.tolerance is not None:
             text += f"  tolerance {scale * self.tolerance:g}{unit}: {self.said}"
-        if not np.isnan(self.p):
-            text += f"  p = {self.p:.2g}" + (f" ({self.p_holm:.2g} of all)" if not np.isnan(self.p_holm) else "")
+        p, p_holm = self.p_values
+        if p:
+            text += f"  p {p}" if p.startswith("<") else f"  p = {p}"
+            text += f" (Holm {p_holm})" if p_holm else ""
         return text
 
 
@@ -95,7 +103,8 @@ class Verdict:
         error_name: of the error, "" if there is none.
         error: of the student, in its own units; NaN if there is none.
         projections: whitened fields in the worst direction, of the first samples, for pictures.
-        marginals: standardised fields of the first samples, (n, L).
+        marginals: standardised fields of the first samples, (n, L), of the student and then of the teacher.
+        units: K, how many of them are those of the student.
         needed: samples that would decide, where it is inconclusive.
         provenance: plain JSON values.
 
@@ -109,6 +118,7 @@ class Verdict:
     error: float
     projections: Array
     marginals: Array
+    units: int
     needed: float
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -178,6 +188,12 @@ class Verdict:
         `report` draws, as it does everything: it is looked up when it is asked to.
         """
         return import_module("gaussequiv.report").draw_verdict(self, path)
+
+
+def _digits(p: float) -> str:
+    if np.isnan(p):
+        return ""
+    return f"{p:.2g}" if p > SMALLEST else f"< {SMALLEST:g}"
 
 
 def adjusted(rows: list[Finding]) -> list[Finding]:

@@ -413,6 +413,8 @@ def load(name: str | Path) -> Generator:
             f"{path} are weights without their module; expected package.module:factory, with generator.weights={path}, or "
             "generators.load_weights"
         )
+    if path.exists() and holds_data(path):
+        raise InputError(f"{path} holds data, not a generator; expected generators.dataset({str(name)!r})")
     if path.suffix != ".safetensors":
         raise InputError(
             f"unknown generator {str(name)!r}; expected one of {', '.join(NAMES)}, a .safetensors file, or, in an experiment, "

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from gaussequiv.errors import InputError
 from gaussequiv.generators import Certificate, Generator, certificate, check_families, families
 from gaussequiv.generators import norm_bound as norm_bound_of
 from gaussequiv.generators.certificate import NormBound, single_layer_of
 from gaussequiv.generators.families import Weights, networks
-from gaussequiv.generators.verdicts import Verdict
+from gaussequiv.generators.verdicts import Verdict, Word
 from gaussequiv.maths.averages import Array
 from gaussequiv.models.gaussian import GaussianModel
 from gaussequiv.models.networks import TwoLayer
@@ -75,6 +76,7 @@ class Checks:
             raise InputError(
                 "check.trained is empty, and in full batch there is no other student; give values of alpha"
             )
+        _distinct(run.experiment.check.trained, run.problem.model.input_dim)
         penalties = {a: _penalty(run, a) for a in run.experiment.check.trained}
         students = {f"trained at alpha = {a:.12g}": _fitted(run, a, penalty) for a, penalty in penalties.items()}
         notes = tuple(f"the penalty at alpha = {a:.12g} is {penalty:.4g}" for a, penalty in penalties.items())
@@ -115,9 +117,24 @@ class Checks:
         )
 
     @property
+    def word(self) -> Word:
+        """That of the experiment: violated if it is for one of its own weights, consistent if it is for all."""
+        words = {self.verdicts[name].word for name in self.deciding}
+        return next(word for word in (Word.VIOLATED, Word.INCONCLUSIVE, Word.CONSISTENT) if word in words)
+
+    @property
     def violated(self) -> bool:
         """Whether the equivalence does not hold for the experiment's own weights."""
-        return any(self.verdicts[name].violated for name in self.deciding)
+        return self.word is Word.VIOLATED
+
+    @property
+    def summary(self) -> str:
+        """The word of the experiment, and of whom it is."""
+        names = [name for name in self.deciding if self.verdicts[name].word is self.word]
+        whose = f"{len(names)} of {len(self.deciding)} students: {', '.join(names)}"
+        if len(names) == len(self.deciding):
+            whose = f"all {len(names)} students" if len(names) > 1 else "one student"
+        return f"in all: {self.word.value} ({whose})"
 
     @cached_property
     def certificate(self) -> Certificate | str:
@@ -166,17 +183,25 @@ class Checks:
         if self.beside:
             texts.append("for comparison, other weights:")
             texts += [f"  {name}: {self.verdicts[name].sentence}" for name in self.beside]
-        return [*texts, *self.bounds]
+        texts += [*self.bounds, "structure, and for comparison:"]
+        width = max(map(len, self.structure))
+        texts += [f"  {name:{width}}  {value:<8}  {usual}".rstrip() for name, value, usual in self.structure_rows]
+        return [*texts, *self.remarks, self.summary]
 
     @property
     def bounds(self) -> list[str]:
-        """The certificate, the norm-only bound, the structure, and what is remarkable in it."""
-        texts = [str(self.certificate), *([str(self.norms)] if self.norms is not None else [])]
-        texts.append("structure: " + ", ".join(f"{name} {value:.3g}" for name, value in self.structure.items()))
-        return [*texts, *self._warnings]
+        """The certificate and the norm-only bound."""
+        return [str(self.certificate), *([str(self.norms)] if self.norms is not None else [])]
 
     @property
-    def _warnings(self) -> list[str]:
+    def structure_rows(self) -> list[tuple[str, str, str]]:
+        """Name, number, and what is usual."""
+        usual = references(self.structure, len(_rows(next(iter(self.deciding.values())))))
+        return [(name, f"{value:.3g}", usual.get(name, "")) for name, value in self.structure.items()]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is remarkable in the structure, and how the students came about."""
         found, D = list(self.notes), self.run.model.latent_dim
         if 0 < D < FEW:
             found.append(f"there are {D} latents only: fields stay non-Gaussian however large N is")
@@ -189,6 +214,7 @@ class Checks:
         """All numbers, as plain JSON values."""
         bound = self.certificate
         return {
+            "word": self.word.value,
             "verdicts": {
                 name: {
                     "word": v.word.value,
@@ -253,6 +279,35 @@ def structure(model: GaussianModel, W: Array, F: Array | None = None) -> dict[st
         "participation ratio of the weights": float(ratios.min()),
         "largest weight / sqrt(N)": float(np.abs(W).max() / np.sqrt(N)),
     }
+
+
+def references(found: Mapping[str, float], units: int) -> dict[str, str]:
+    """What the numbers of `structure` would be without any structure, of Gaussian weights and of a Gaussian F (medians)."""
+    N, D = int(found["N"]), int(found["D"])
+    half = 1 - 0.5 ** (1 / (units * N))
+    texts = {
+        "effective rank": f"at most {N}",
+        "largest eigenvalue / trace": f"at least {1 / N:.2g}",
+        "largest eigenvalue / N": "goes to 0 as N grows, or one mode shows in every field",
+        "participation ratio of the weights": f"Gaussian weights .33, one input {1 / N:.2g}",
+        "largest weight / sqrt(N)": f"Gaussian weights {stats.norm.isf(half / 2) / np.sqrt(N):.2g}",
+    }
+    if D > 1 and N > 1:
+        half = 1 - 0.5 ** (2 / (N * (N - 1)))
+        texts["row coherence of F"] = f"random rows {np.sqrt(stats.beta.isf(half, 0.5, (D - 1) / 2)):.2g}"
+    return texts
+
+
+def _distinct(alphas: tuple[float, ...], N: int) -> None:
+    """Refuse sample complexities of one number of samples."""
+    seen: dict[int, float] = {}
+    for alpha in alphas:
+        n = round(alpha * N)
+        if n in seen:
+            raise InputError(
+                f"check.trained: alpha = {seen[n]:g} and {alpha:g} are both {n} samples for N = {N}; leave one of them out"
+            )
+        seen[n] = alpha
 
 
 def _coherence(products: Array) -> float:

@@ -36,6 +36,7 @@ figcaption { color: #555; font-size: .9rem; }
 .pair { display: flex; flex-wrap: wrap; gap: 1rem; } .pair figure { flex: 1 1 18rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .15rem .9rem; border-bottom: 1px solid #e3e3e3; }
+td.word, th.word { text-align: left; }
 tr.worst td { background: #fbf1da; }
 pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: .82rem; }
 """
@@ -98,6 +99,8 @@ def write_check(path: str | Path, checks: "Checks", drawn: Mapping[str, str]) ->
     parts = [
         *_head(f"gaussequiv: {subject}"),
         f"<h1>{escape(subject)}</h1>",
+        f'<p class="verdict{KINDS[checks.word.value]}">{escape(checks.summary.capitalize())}</p>',
+        *(f'<p class="warning">{escape(line)}</p>' for line in checks.remarks),
     ]
     for name, figure in drawn.items():
         found = checks.verdicts[name]
@@ -109,10 +112,12 @@ def write_check(path: str | Path, checks: "Checks", drawn: Mapping[str, str]) ->
         ]
     if checks.beside:
         rows = [[escape(name), escape(checks.verdicts[name].sentence)] for name in checks.beside]
-        parts += ["<h2>Other weights, for comparison</h2>", _table(["weights", "verdict"], rows, None)]
+        parts += ["<h2>Other weights, for comparison</h2>", _table(["weights", "verdict"], rows, None, words=(0, 1))]
+    structure = [[escape(cell) for cell in row] for row in checks.structure_rows]
     parts += [
         "<h2>Bounds and structure</h2>",
         *(f"<p>{escape(line)}</p>" for line in checks.bounds),
+        _table(["generator and weights", "", "for comparison"], structure, None, words=(0, 2)),
         "<h2>How it was made</h2>",
         f"<pre>{escape(json.dumps(dict(checks.run.details), indent=1, sort_keys=True))}</pre>",
         f"<p><small>gaussequiv {escape(__version__)}.</small></p></body></html>",
@@ -132,11 +137,11 @@ def _battery(found: "Verdict") -> str:
                 f"{scale * f.low:.3g} to {scale * f.high:.3g}",
                 "" if f.tolerance is None else f"{scale * f.tolerance:g}{unit}",
                 "" if f.tolerance is None else f.said,
-                "" if np.isnan(f.p) else f"{f.p:.2g}",
-                "" if np.isnan(f.p_holm) else f"{f.p_holm:.2g}",
+                *map(escape, f.p_values),
             ]
         )
-    return _table(["statistic", "value", "95 % interval", "tolerance", "", "p", "p of all"], rows, None)
+    names = ["statistic", "value", "95 % interval", "tolerance", "says", "p", "p, Holm"]
+    return _table(names, rows, None, words=(0, 4))
 
 
 def _head(title: str) -> list[str]:
@@ -185,12 +190,16 @@ def _marked(comparison: Compared, quantity: str) -> int | None:
     return int(np.ravel_multi_index(index, comparison.theory.test_error.shape)) if name == quantity else None
 
 
-def _table(names: list[str], texts: list[list[str]], marked: int | None) -> str:
+def _table(names: list[str], texts: list[list[str]], marked: int | None, words: tuple[int, ...] = ()) -> str:
+    """A table of HTML cells; columns of words begin at the left."""
+    kinds = [' class="word"' if i in words else "" for i in range(len(names))]
     rows = []
     for i, cells in enumerate(texts):
         mark = ' class="worst"' if i == marked else ""
-        rows.append(f"<tr{mark}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-    head = "".join(f"<th>{name}</th>" for name in names)
+        rows.append(
+            f"<tr{mark}>{''.join(f'<td{kind}>{cell}</td>' for kind, cell in zip(kinds, cells, strict=True))}</tr>"
+        )
+    head = "".join(f"<th{kind}>{name}</th>" for kind, name in zip(kinds, names, strict=True))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

@@ -24,7 +24,8 @@ def verdict(found: Verdict) -> Figure:
         figure = canvas(9.6, 7.2)
         (marginals, worst), (quantiles, bars) = figure.subplots(2, 2)
         for k, field in enumerate(found.marginals.T[: len(COLOURS)]):
-            _histogram(marginals, field, COLOURS[k], f"field {k + 1}")
+            name = f"student {k + 1}" if k < found.units else f"teacher {k + 1 - found.units}"
+            _histogram(marginals, field, COLOURS[k], name)
         marginals.set(title="fields, standardised", ylabel="density")
         if found.marginals.shape[1] <= len(COLOURS):
             marginals.legend(frameon=False, fontsize=8)
