@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -354,6 +355,11 @@ def test_the_first_word_or_the_experiment_says_what_is_learned(batch, experiment
     with (
         pytest.raises(ge.InputError, match="there are two experiment files"),
         cli._run(str(batch), experiment, *[None] * 3),
+    ):
+        pass
+    with (
+        pytest.raises(ge.InputError, match=r"batch comes after .*; expected batch before the experiment file: batch "),
+        cli._run(str(batch), Path("batch"), *[None] * 3),
     ):
         pass
 

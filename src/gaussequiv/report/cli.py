@@ -474,6 +474,8 @@ def _run(
 
     if kind is not None and kind not in KINDS:
         given, kind = Path(kind), None
+        if file is not None and str(file) in KINDS:
+            raise InputError(f"{file} comes after {given}; expected {file} before the experiment file: {file} {given}")
         if file is not None and given.is_file():
             raise InputError(f"there are two experiment files, {given} and {file}; expected one")
         file = given
