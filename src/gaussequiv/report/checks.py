@@ -76,7 +76,9 @@ class Checks:
             raise InputError(
                 "check.trained is empty, and in full batch there is no other student; give values of alpha"
             )
-        _distinct(run.experiment.check.trained, run.problem.model.input_dim)
+        from gaussequiv.simulation.batch import sample_counts
+
+        sample_counts(sorted(run.experiment.check.trained), run.problem.model.input_dim)
         penalties = {a: _penalty(run, a) for a in run.experiment.check.trained}
         students = {f"trained at alpha = {a:.12g}": _fitted(run, a, penalty) for a, penalty in penalties.items()}
         notes = tuple(f"the penalty at alpha = {a:.12g} is {penalty:.4g}" for a, penalty in penalties.items())
@@ -284,30 +286,23 @@ def structure(model: GaussianModel, W: Array, F: Array | None = None) -> dict[st
 def references(found: Mapping[str, float], units: int) -> dict[str, str]:
     """What the numbers of `structure` would be without any structure, of Gaussian weights and of a Gaussian F (medians)."""
     N, D = int(found["N"]), int(found["D"])
-    half = 1 - 0.5 ** (1 / (units * N))
+    tail = _tail_of_largest(units * N)
     texts = {
         "effective rank": f"at most {N}",
         "largest eigenvalue / trace": f"at least {1 / N:.2g}",
         "largest eigenvalue / N": "goes to 0 as N grows, or one mode shows in every field",
         "participation ratio of the weights": f"Gaussian weights .33, one input {1 / N:.2g}",
-        "largest weight / sqrt(N)": f"Gaussian weights {stats.norm.isf(half / 2) / np.sqrt(N):.2g}",
+        "largest weight / sqrt(N)": f"Gaussian weights {stats.norm.isf(tail / 2) / np.sqrt(N):.2g}",
     }
     if D > 1 and N > 1:
-        half = 1 - 0.5 ** (2 / (N * (N - 1)))
-        texts["row coherence of F"] = f"random rows {np.sqrt(stats.beta.isf(half, 0.5, (D - 1) / 2)):.2g}"
+        tail = _tail_of_largest(N * (N - 1) // 2)  # of pairs, whose squared cosines have a beta law
+        texts["row coherence of F"] = f"random rows {np.sqrt(stats.beta.isf(tail, 0.5, (D - 1) / 2)):.2g}"
     return texts
 
 
-def _distinct(alphas: tuple[float, ...], N: int) -> None:
-    """Refuse sample complexities of one number of samples."""
-    seen: dict[int, float] = {}
-    for alpha in alphas:
-        n = round(alpha * N)
-        if n in seen:
-            raise InputError(
-                f"check.trained: alpha = {seen[n]:g} and {alpha:g} are both {n} samples for N = {N}; leave one of them out"
-            )
-        seen[n] = alpha
+def _tail_of_largest(count: int) -> float:
+    """The probability of more than the median of the largest of so many independent numbers."""
+    return float(-np.expm1(np.log(0.5) / count))
 
 
 def _coherence(products: Array) -> float:

@@ -99,7 +99,7 @@ def write_check(path: str | Path, checks: "Checks", drawn: Mapping[str, str]) ->
     parts = [
         *_head(f"gaussequiv: {subject}"),
         f"<h1>{escape(subject)}</h1>",
-        f'<p class="verdict{KINDS[checks.word.value]}">{escape(checks.summary.capitalize())}</p>',
+        f'<p class="verdict{KINDS[checks.word.value]}">{escape(checks.summary)}</p>',
         *(f'<p class="warning">{escape(line)}</p>' for line in checks.remarks),
     ]
     for name, figure in drawn.items():

@@ -89,7 +89,7 @@ def simulate(
             f"the inputs have N={inputs.input_dim}, D={inputs.latent_dim}; the model has N={N}, D={problem.model.latent_dim}"
         )
     seeds, test_samples = integer("seeds", seeds), integer("test_samples", test_samples)
-    every, counts = number("checkpoint_every", checkpoint_every), _counts(alpha, N)
+    every, counts = number("checkpoint_every", checkpoint_every), sample_counts(alpha, N)
     axes, grid = _penalties(problem, penalty, counts / N)
     data = _Data(problem, inputs, integer("seed", seed, least=0), device_of(device))
     results = np.full((seeds, *grid.shape, len(MEASURED)), np.nan)
@@ -162,7 +162,7 @@ def fit(
 
     """
     N = problem.model.input_dim
-    (count,) = _counts([alpha], N)
+    (count,) = sample_counts([alpha], N)
     _, grid = _penalties(problem, penalty, np.array([count]) / N)
     x, y = _Data(problem, inputs, integer("seed", seed, least=0), device_of(device)).draw(
         int(count), Purpose.PRETRAIN, 0
@@ -173,8 +173,8 @@ def fit(
     return np.asarray(w[0].cpu().numpy())
 
 
-def _counts(alpha: Any, N: int) -> Array:
-    """Numbers of samples n = alpha N, rounded, (alphas,)."""
+def sample_counts(alpha: Any, N: int) -> Array:
+    """Numbers of samples n = alpha N, rounded, (alphas,); refuses two that are the same, and none."""
     grid = checked_grid("alpha", alpha, positive=True)
     counts = np.rint(grid * N).astype(int)
     if counts[0] == 0:
