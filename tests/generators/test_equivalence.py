@@ -1075,6 +1075,29 @@ def test_drifts_of_gaussian_fields_are_as_often_nothing_as_not():
     assert np.mean([row.low == 0 for row in rows]) > 0.9
 
 
+@pytest.mark.parametrize("scale", [0.7, 1.4])
+@pytest.mark.parametrize("output", ["linear", "sign"])
+def test_moved_is_what_a_wrong_model_gets_wrong(output, scale):
+    """Inputs of another size, or less aligned, than the model says: (real - predicted) / predicted, sign and all."""
+    rng, noise = np.random.default_rng(3), 0.4
+    real = ge.GaussianModel.isotropic(30)
+    model = ge.GaussianModel(real.Omega * scale**2, scale**2 * real.Phi / 2, Psi=real.Psi)
+    w = rng.standard_normal(30)
+    b = w + 0.6 * rng.standard_normal(30)
+    errors = []
+    for of in (real, model):
+        q, m, rho = w @ of.Omega @ w / 30, w @ of.Phi @ b / 30, b @ of.Psi @ b / 30
+        angle = np.arccos(m / sqrt(q * (rho + noise**2))) / np.pi
+        errors.append(angle if output == "sign" else rho + noise**2 + q - 2 * m)
+    expected = errors[0] / errors[1] - 1
+    found = check(real, model, w, ge.Perceptron(b, output, noise=noise), samples=100_000)
+    assert abs(expected) > 0.2
+    assert found.error == pytest.approx(errors[0], rel=0.03)
+    assert found["moved"].value == pytest.approx(expected, abs=0.02)
+    assert found["moved"].low < expected < found["moved"].high
+    assert found.violated
+
+
 def test_the_size_of_readouts_is_no_part_of_relative_effects():
     generator, model = single(100, 2, "sign")
     student, teacher = pair(100, 2)
